@@ -1,0 +1,340 @@
+"""`RunConfig`: every setting of a run, its default, its meaning and its check on one spot.
+
+Frozen and strict: an unknown key is refused with the nearest known name. The same object comes
+from a command line, a YAML file and a form in the browser, and `from_argv(to_argv(c)) == c`, so a
+run that was started anywhere can print the command that starts it again. No I/O but reading the
+YAML text it is handed; no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, get_type_hints
+
+from interplay.errors import ConfigError, allowed, nearest
+
+Scalar = str | int | float | bool
+
+
+def _setting(
+    default: Any,
+    group: str,
+    text: str,
+    *,
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> Any:
+    meta = {"group": group, "help": text, "choices": choices, "low": low, "high": high, "above": above}
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run. Groups: what, model, budget, policy, reward, scoring, recording, machine."""
+
+    method: str = _setting("rloo", "what", "a named method, or OBJECTIVE+UPDATE_RULE; see `interplay methods`")
+    task: str = _setting("chat", "what", "what the model is asked to do; it brings prompts and a gold score")
+    data: str | None = _setting(None, "what", "JSONL, JSON, Parquet or CSV file, a saved data set, or a hub id; default: the task's own prompts")
+    data_split: str | None = _setting(None, "what", "split (or config/split) of a hub data set; default: train")
+    data_rows: int | None = _setting(None, "what", "read at most this many rows", low=1)
+    out: str | None = _setting(None, "what", "folder of the run; default: runs/METHOD-TASK-SEED-HASH")
+    seed: int = _setting(0, "what", "seed of everything that has no seed of its own below", low=0)
+    seed_data: int | None = _setting(None, "what", "seed of the order of prompts and pairs", low=0)
+    seed_sampling: int | None = _setting(None, "what", "seed of generated text", low=0)
+    seed_perturbation: int | None = _setting(None, "what", "seed of adapters, heads and random directions", low=0)
+
+    model: str = _setting("bundled", "model", "`bundled`, a local directory (PEFT adapters included) or a hub id")
+    trust_remote_code: bool = _setting(False, "model", "run code that the model's repository brings; off unless typed here")
+    tune: str = _setting("lora", "model", "what is trained: low-rank adapters or all weights", choices=("lora", "full"))
+    lora_rank: int = _setting(16, "model", "rank r of the adapters", low=1)
+    lora_alpha: float = _setting(32.0, "model", "adapter scale is lora_alpha / lora_rank", above=0)
+    lora_targets: str = _setting("all-linear", "model", "`all-linear`, or names such as q_proj,v_proj")
+    layers: str = _setting("all", "model", "blocks that are adapted: `all`, or a list such as 0-9,12,20-29")
+    adapter_init: str = _setting(
+        "shared",
+        "model",
+        "shared: all roles start from the same A, so that equal gradients give equal updates; independent: each draws its own",
+        choices=("shared", "independent"),
+    )
+
+    iterations: int = _setting(2, "budget", "rounds of the policy-reward loop", low=1)
+    updates: int = _setting(6, "budget", "policy updates in each iteration", low=1)
+    prompts: int = _setting(2, "budget", "prompts in each rollout batch (offline objectives: pairs per update is prompts x completions / 2)", low=1)
+    completions: int = _setting(4, "budget", "completions sampled for each prompt", low=2)
+    inner_epochs: int = _setting(1, "budget", "passes over each rollout batch", low=1)
+    minibatches: int = _setting(1, "budget", "updates in each pass over a rollout batch", low=1)
+    max_prompt_tokens: int = _setting(192, "budget", "prompts longer than this are refused or left out", low=8)
+    max_new_tokens: int = _setting(24, "budget", "tokens in a completion at most", low=2)
+
+    learning_rate: float = _setting(3e-4, "policy", "AdamW step size of the policy", above=0)
+    schedule: str = _setting("constant", "policy", "learning rate over the run", choices=("constant", "linear", "cosine"))
+    warmup: int = _setting(0, "policy", "updates of linear warm-up", low=0)
+    weight_decay: float = _setting(0.0, "policy", "AdamW weight decay", low=0)
+    clip_norm: float = _setting(1.0, "policy", "largest gradient norm; 0 turns clipping off", low=0)
+    kl: float = _setting(0.05, "policy", "weight of KL(policy || reference); the preference objectives' beta has its own setting", low=0)
+    temperature: float = _setting(1.0, "policy", "sampling temperature of rollouts; log-probabilities are divided by it too", above=0)
+    settings: Mapping[str, Scalar] = field(
+        default_factory=dict,
+        metadata={"group": "policy", "help": "NAME=VALUE for the objective or update rule; `interplay methods NAME` lists them"},
+    )
+
+    reward: str = _setting("model", "reward", "what on-policy objectives optimise", choices=("model", "gold"))
+    reward_updates: int = _setting(6, "reward", "reward-model updates in each iteration and before the first; 0 only with reward gold", low=0)
+    reward_learning_rate: float = _setting(1e-3, "reward", "AdamW step size of the reward model", above=0)
+    reward_batch: int = _setting(8, "reward", "pairs in each reward-model update", low=1)
+    pairs: int = _setting(32, "reward", "prompts for which each iteration makes and judges a pair", low=2)
+    keep_close: float = _setting(0.5, "reward", "after refining, the reward model is this share of the saved one plus the rest of the new one", low=0, high=1)
+    judge: str = _setting("gold", "reward", "who says which of two answers is better", choices=("gold", "model"))
+    judge_model: str | None = _setting(None, "reward", "instruct model of `--judge model`; default: the run's own base model")
+
+    heldout: int = _setting(64, "scoring", "held-out prompts on which every iteration is scored", low=2)
+
+    sketch: int = _setting(256, "recording", "size k of the recorded sketch of each update; 0 records no directions", low=0)
+    sketch_space: str = _setting("factor", "recording", "what is sketched: the optimiser's tensors or the effective weight", choices=("factor", "effective"))
+    record: bool = _setting(True, "recording", "record every optimiser step")
+    keep_checkpoints: str = _setting("all", "recording", "iterations whose adapters are kept", choices=("all", "last"))
+
+    device: str = _setting("auto", "machine", "where the run computes", choices=("auto", "cpu", "cuda"))
+    dtype: str = _setting("auto", "machine", "precision of the frozen base; auto: bfloat16 where the machine computes in it", choices=("auto", "float32", "bfloat16"))
+    threads: int | None = _setting(None, "machine", "CPU threads; default: torch's own choice", low=1)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _check(item.name, getattr(self, item.name), item.metadata)
+        object.__setattr__(self, "settings", dict(self.settings))
+        parse_layers(self.layers)
+        if self.reward == "model" and self.reward_updates < 1:
+            raise ConfigError("--reward-updates is 0, but --reward model needs a trained reward model; use at least 1, or --reward gold")
+
+    # --- derived -----------------------------------------------------------------------------
+
+    def stream_seed(self, stream: str) -> int:
+        """The seed of `data`, `sampling` or `perturbation`: its own, or one derived from `seed`."""
+        own = getattr(self, f"seed_{stream}")
+        return int(own) if own is not None else self.seed * 3 + ("data", "sampling", "perturbation").index(stream)
+
+    @property
+    def batch(self) -> int:
+        """Completions in one rollout batch."""
+        return self.prompts * self.completions
+
+    # --- the three ways in and the ways out ----------------------------------------------------
+
+    @classmethod
+    def from_mapping(cls, raw: Mapping[str, Any], *, source: str = "the configuration") -> RunConfig:
+        """Build from plain values. Raises `ConfigError` on an unknown key, with the nearest name."""
+        known = {item.name for item in fields(cls)}
+        values: dict[str, Any] = {}
+        for key, value in raw.items():
+            name = str(key).replace("-", "_")
+            if name not in known:
+                raise ConfigError(f"unknown key {key!r} in {source}{nearest(name, known)} (`interplay train --help` lists all)")
+            values[name] = _convert(name, value)
+        return cls(**values)
+
+    @classmethod
+    def from_yaml(cls, text: str, *, source: str = "the configuration", **overrides: Any) -> RunConfig:
+        """Build from YAML text; `overrides` (the flags typed beside it) win."""
+        import yaml
+
+        try:
+            raw = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{source} is not YAML: {str(error).splitlines()[0]}; write one `key: value` per line") from error
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{source} holds a {type(raw).__name__}; write one `key: value` per line")
+        settings = {**(raw.get("settings") or {}), **(overrides.pop("settings", None) or {})}
+        return cls.from_mapping({**raw, **overrides, "settings": settings}, source=source)
+
+    @classmethod
+    def from_argv(cls, argv: Sequence[str]) -> RunConfig:
+        """Build from the words after `interplay train`. Raises `ConfigError`, never exits."""
+        parser = _Parser(add_help=False, allow_abbrev=False)
+        add_arguments(parser)
+        return cls.from_mapping(given(parser.parse_args(list(argv))), source="the command line")
+
+    def to_mapping(self) -> dict[str, Any]:
+        """All settings as plain values, for YAML and `run.json`."""
+        return {item.name: (dict(self.settings) if item.name == "settings" else getattr(self, item.name)) for item in fields(self)}
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        plain = RunConfig()
+        return {name: value for name, value in self.to_mapping().items() if value != getattr(plain, name)}
+
+    def to_yaml(self) -> str:
+        import yaml
+
+        return str(yaml.safe_dump(self.changed(), sort_keys=False, allow_unicode=True)) if self.changed() else "{}\n"
+
+    def to_argv(self) -> list[str]:
+        """The words after `interplay train` that give this configuration."""
+        words: list[str] = []
+        for name, value in self.changed().items():
+            if name == "settings":
+                words += [part for key, item in value.items() for part in ("--set", f"{key}={_word(item)}")]
+            elif isinstance(value, bool):
+                words.append(flag(name) if value else flag(name).replace("--", "--no-", 1))
+            else:
+                words += [flag(name), _word(value)] if not str(value).startswith("-") else [f"{flag(name)}={_word(value)}"]
+        return words
+
+    def with_(self, **changes: Any) -> RunConfig:
+        """A copy with some settings changed."""
+        return replace(self, **changes)
+
+
+def flag(name: str) -> str:
+    """`max_new_tokens` -> `--max-new-tokens`; `settings` -> `--set`."""
+    return "--set" if name == "settings" else "--" + name.replace("_", "-")
+
+
+def parse_layers(text: str) -> frozenset[int] | None:
+    """`all` -> None; `0-2,5` -> {0, 1, 2, 5}. Raises `ConfigError`."""
+    if text == "all":
+        return None
+    chosen: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise ConfigError(f"--layers is {text!r}; use `all`, or block numbers and ranges such as 0-9,12")
+        chosen.update(range(int(first), int(last if dash else first) + 1))
+    return frozenset(chosen)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises `ConfigError` with the nearest flag in place of leaving the process."""
+
+    def error(self, message: str) -> Any:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            word = next((w for w in unknown.split() if w.startswith("-")), unknown.split()[0])
+            flags = [text for action in self._actions for text in action.option_strings]
+            raise ConfigError(f"unknown argument {word!r}{nearest(word.split('=')[0], flags)} (`{self.prog} --help` lists all)")
+        raise ConfigError(f"{message} (`{self.prog} --help` lists all)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One flag for each field of `RunConfig`, in its groups, with the help that stands at the field."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for item in fields(RunConfig):
+        meta = item.metadata
+        group = groups.setdefault(meta["group"], parser.add_argument_group(meta["group"]))
+        text = meta["help"].replace("%", "%%")
+        if item.name == "settings":
+            group.add_argument("--set", dest="settings", action="append", default=argparse.SUPPRESS, metavar="NAME=VALUE", help=text)
+        elif item.type == "bool":
+            group.add_argument(flag(item.name), dest=item.name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        else:
+            shown = "" if item.default is None else f" (default {item.default})"
+            values = f": {allowed(meta['choices'])}" if meta["choices"] else ""
+            group.add_argument(flag(item.name), dest=item.name, default=argparse.SUPPRESS, metavar=item.name.split("_")[-1].upper(), help=text + values + shown)
+
+
+def given(space: argparse.Namespace) -> dict[str, Any]:
+    """Only the settings that were typed."""
+    names = {item.name for item in fields(RunConfig)}
+    return {name: value for name, value in vars(space).items() if name in names}
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, float) else str(value)
+
+
+_HINTS: dict[str, Any] = {}
+
+
+def _convert(name: str, value: Any) -> Any:
+    """A typed word, or a YAML value, as the field's own type."""
+    if name == "settings":
+        return _settings(value)
+    if not _HINTS:
+        _HINTS.update(get_type_hints(RunConfig))
+    hint = _HINTS[name]
+    optional = hint not in (str, int, float, bool)
+    if value is None and optional:
+        return None
+    kind = next(t for t in (bool, int, float, str) if hint == t or hint == t | None)
+    try:
+        return _AS[kind](value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{flag(name)} is {value!r}; it must be {_KIND[kind]}") from error
+
+
+def _as_int(value: Any) -> int:
+    number = float(value)
+    if isinstance(value, bool) or not number.is_integer():
+        raise ValueError
+    return int(str(value)) if isinstance(value, str) and value.strip("+-").isdecimal() else int(number)
+
+
+def _as_float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    return float(value)
+
+
+def _as_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False}[str(value).lower()] if str(value).lower() in ("true", "false") else _fail()
+
+
+def _fail() -> bool:
+    raise ValueError
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool | dict | list) or value is None:
+        raise ValueError
+    return str(value)
+
+
+_AS: dict[type, Any] = {int: _as_int, float: _as_float, bool: _as_bool, str: _as_text}
+_KIND = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
+def _settings(value: Any) -> dict[str, Scalar]:
+    """`["clip=0.2"]` or `{"clip": 0.2}` -> `{"clip": 0.2}`."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    chosen: dict[str, Scalar] = {}
+    for part in value or ():
+        name, equals, text = str(part).partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set is {part!r}; write NAME=VALUE, such as --set clip=0.2")
+        chosen[name.strip().replace("-", "_")] = plain(text.strip())
+    return chosen
+
+
+def plain(text: str) -> Scalar:
+    """`0.2` -> 0.2, `4` -> 4, `true` -> True, anything else stays text."""
+    for kind in (_as_int, _as_float, _as_bool):
+        try:
+            return kind(text)  # type: ignore[no-any-return, operator]
+        except ValueError:
+            continue
+    return text
+
+
+def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:
+    """Refuse what is outside the allowed values; the message says what is allowed."""
+    if value is None or name == "settings":
+        return
+    if meta["choices"] and value not in meta["choices"]:
+        raise ConfigError(f"{flag(name)} is {value!r}; allowed: {allowed(meta['choices'])}{nearest(str(value), meta['choices'])}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{flag(name)} is {value!r}; it must be a finite number")
+    for bound, bad, words in (
+        ("low", lambda v, b: v < b, "at least"),
+        ("high", lambda v, b: v > b, "at most"),
+        ("above", lambda v, b: v <= b, "greater than"),
+    ):
+        limit = meta[bound]
+        if limit is not None and not isinstance(value, str) and bad(value, limit):
+            raise ConfigError(f"{flag(name)} is {value!r}; it must be {words} {limit:g}")
