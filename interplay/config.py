@@ -19,7 +19,7 @@ from interplay.errors import ConfigError, allowed, nearest
 Scalar = str | int | float | bool
 
 
-def _setting(
+def setting(
     default: Any,
     group: str,
     text: str,
@@ -37,71 +37,72 @@ def _setting(
 class RunConfig:
     """One run. Groups: what, model, budget, policy, reward, scoring, recording, machine."""
 
-    method: str = _setting("rloo", "what", "a named method, or OBJECTIVE+UPDATE_RULE; see `interplay methods`")
-    task: str = _setting("chat", "what", "what the model is asked to do; it brings prompts and a gold score")
-    data: str | None = _setting(None, "what", "JSONL, JSON, Parquet or CSV file, a saved data set, or a hub id; default: the task's own prompts")
-    data_split: str | None = _setting(None, "what", "split (or config/split) of a hub data set; default: train")
-    data_rows: int | None = _setting(None, "what", "read at most this many rows", low=1)
-    out: str | None = _setting(None, "what", "folder of the run; default: runs/METHOD-TASK-SEED-HASH")
-    seed: int = _setting(0, "what", "seed of everything that has no seed of its own below", low=0)
-    seed_data: int | None = _setting(None, "what", "seed of the order of prompts and pairs", low=0)
-    seed_sampling: int | None = _setting(None, "what", "seed of generated text", low=0)
-    seed_perturbation: int | None = _setting(None, "what", "seed of adapters, heads and random directions", low=0)
+    method: str = setting("rloo", "what", "a named method, or OBJECTIVE+UPDATE_RULE; see `interplay methods`")
+    task: str = setting("chat", "what", "what the model is asked to do; it brings prompts and a gold score")
+    data: str | None = setting(None, "what", "JSONL, JSON, Parquet or CSV file, a saved data set, or a hub id; default: the task's own prompts")
+    data_split: str | None = setting(None, "what", "split (or config/split) of a hub data set; default: train")
+    data_rows: int | None = setting(None, "what", "read at most this many rows", low=1)
+    out: str | None = setting(None, "what", "folder of the run; default: runs/METHOD-TASK-sSEED-TIME")
+    seed: int = setting(0, "what", "seed of everything that has no seed of its own below", low=0)
+    seed_data: int | None = setting(None, "what", "seed of the order of prompts and pairs", low=0)
+    seed_sampling: int | None = setting(None, "what", "seed of generated text", low=0)
+    seed_perturbation: int | None = setting(None, "what", "seed of adapters, heads and random directions", low=0)
 
-    model: str = _setting("bundled", "model", "`bundled`, a local directory (PEFT adapters included) or a hub id")
-    trust_remote_code: bool = _setting(False, "model", "run code that the model's repository brings; off unless typed here")
-    tune: str = _setting("lora", "model", "what is trained: low-rank adapters or all weights", choices=("lora", "full"))
-    lora_rank: int = _setting(16, "model", "rank r of the adapters", low=1)
-    lora_alpha: float = _setting(32.0, "model", "adapter scale is lora_alpha / lora_rank", above=0)
-    lora_targets: str = _setting("all-linear", "model", "`all-linear`, or names such as q_proj,v_proj")
-    layers: str = _setting("all", "model", "blocks that are adapted: `all`, or a list such as 0-9,12,20-29")
-    adapter_init: str = _setting(
+    model: str = setting("bundled", "model", "`bundled`, a local directory (PEFT adapters included) or a hub id")
+    trust_remote_code: bool = setting(False, "model", "run code that the model's repository brings; off unless typed here")
+    tune: str = setting("lora", "model", "what is trained: low-rank adapters or all weights", choices=("lora", "full"))
+    lora_rank: int = setting(16, "model", "rank r of the adapters", low=1)
+    lora_alpha: float = setting(32.0, "model", "adapter scale is lora_alpha / lora_rank", above=0)
+    lora_targets: str = setting("all-linear", "model", "`all-linear`, or names such as q_proj,v_proj")
+    layers: str = setting("all", "model", "blocks that are adapted: `all`, or a list such as 0-9,12,20-29")
+    adapter_init: str = setting(
         "shared",
         "model",
         "shared: all roles start from the same A, so that equal gradients give equal updates; independent: each draws its own",
         choices=("shared", "independent"),
     )
 
-    iterations: int = _setting(2, "budget", "rounds of the policy-reward loop", low=1)
-    updates: int = _setting(6, "budget", "policy updates in each iteration", low=1)
-    prompts: int = _setting(2, "budget", "prompts in each rollout batch (offline objectives: pairs per update is prompts x completions / 2)", low=1)
-    completions: int = _setting(4, "budget", "completions sampled for each prompt", low=2)
-    inner_epochs: int = _setting(1, "budget", "passes over each rollout batch", low=1)
-    minibatches: int = _setting(1, "budget", "updates in each pass over a rollout batch", low=1)
-    max_prompt_tokens: int = _setting(192, "budget", "prompts longer than this are refused or left out", low=8)
-    max_new_tokens: int = _setting(24, "budget", "tokens in a completion at most", low=2)
+    iterations: int = setting(2, "budget", "rounds of the policy-reward loop", low=1)
+    updates: int = setting(6, "budget", "policy updates in each iteration", low=1)
+    prompts: int = setting(2, "budget", "prompts in each rollout batch (offline objectives: pairs per update is prompts x completions / 2)", low=1)
+    completions: int = setting(4, "budget", "completions sampled for each prompt", low=2)
+    inner_epochs: int = setting(1, "budget", "passes over each rollout batch", low=1)
+    minibatches: int = setting(1, "budget", "updates in each pass over a rollout batch", low=1)
+    max_prompt_tokens: int = setting(192, "budget", "prompts longer than this are refused or left out", low=8)
+    max_pair_tokens: int = setting(96, "budget", "answers in judged pairs are cut at this many tokens", low=2)
+    max_new_tokens: int = setting(24, "budget", "tokens in a completion at most", low=2)
 
-    learning_rate: float = _setting(3e-4, "policy", "AdamW step size of the policy", above=0)
-    schedule: str = _setting("constant", "policy", "learning rate over the run", choices=("constant", "linear", "cosine"))
-    warmup: int = _setting(0, "policy", "updates of linear warm-up", low=0)
-    weight_decay: float = _setting(0.0, "policy", "AdamW weight decay", low=0)
-    clip_norm: float = _setting(1.0, "policy", "largest gradient norm; 0 turns clipping off", low=0)
-    kl: float = _setting(0.05, "policy", "weight of KL(policy || reference); the preference objectives' beta has its own setting", low=0)
-    temperature: float = _setting(1.0, "policy", "sampling temperature of rollouts; log-probabilities are divided by it too", above=0)
+    learning_rate: float = setting(3e-4, "policy", "AdamW step size of the policy", above=0)
+    schedule: str = setting("constant", "policy", "learning rate over the run", choices=("constant", "linear", "cosine"))
+    warmup: int = setting(0, "policy", "updates of linear warm-up", low=0)
+    weight_decay: float = setting(0.0, "policy", "AdamW weight decay", low=0)
+    clip_norm: float = setting(1.0, "policy", "largest gradient norm; 0 turns clipping off", low=0)
+    temperature: float = setting(1.0, "policy", "sampling temperature; logits are divided by it wherever log-probabilities are taken", above=0)
     settings: Mapping[str, Scalar] = field(
         default_factory=dict,
         metadata={"group": "policy", "help": "NAME=VALUE for the objective or update rule; `interplay methods NAME` lists them"},
     )
 
-    reward: str = _setting("model", "reward", "what on-policy objectives optimise", choices=("model", "gold"))
-    reward_updates: int = _setting(6, "reward", "reward-model updates in each iteration and before the first; 0 only with reward gold", low=0)
-    reward_learning_rate: float = _setting(1e-3, "reward", "AdamW step size of the reward model", above=0)
-    reward_batch: int = _setting(8, "reward", "pairs in each reward-model update", low=1)
-    pairs: int = _setting(32, "reward", "prompts for which each iteration makes and judges a pair", low=2)
-    keep_close: float = _setting(0.5, "reward", "after refining, the reward model is this share of the saved one plus the rest of the new one", low=0, high=1)
-    judge: str = _setting("gold", "reward", "who says which of two answers is better", choices=("gold", "model"))
-    judge_model: str | None = _setting(None, "reward", "instruct model of `--judge model`; default: the run's own base model")
+    reward: str = setting("model", "reward", "what on-policy objectives optimise", choices=("model", "gold"))
+    reward_updates: int = setting(6, "reward", "reward-model updates in each iteration and before the first; 0 only with reward gold", low=0)
+    reward_learning_rate: float = setting(1e-3, "reward", "AdamW step size of the reward model", above=0)
+    reward_batch: int = setting(8, "reward", "pairs in each reward-model update", low=1)
+    pair_share: float = setting(1.0, "reward", "share of the pairs that is judged: those of whose order the reward model is least sure", above=0, high=1)
+    heldout_pairs: int = setting(32, "scoring", "held-out judged pairs on which every iteration is scored", low=0)
+    pairs: int = setting(32, "reward", "prompts for which each iteration makes and judges a pair", low=2)
+    keep_close: float = setting(0.5, "reward", "after refining, the reward model is this share of the saved one plus the rest of the new one", low=0, high=1)
+    judge: str = setting("gold", "reward", "who says which of two answers is better", choices=("gold", "model"))
+    judge_model: str | None = setting(None, "reward", "instruct model of `--judge model`; default: the run's own base model")
 
-    heldout: int = _setting(64, "scoring", "held-out prompts on which every iteration is scored", low=2)
+    heldout: int = setting(64, "scoring", "held-out prompts on which every iteration is scored", low=2)
 
-    sketch: int = _setting(256, "recording", "size k of the recorded sketch of each update; 0 records no directions", low=0)
-    sketch_space: str = _setting("factor", "recording", "what is sketched: the optimiser's tensors or the effective weight", choices=("factor", "effective"))
-    record: bool = _setting(True, "recording", "record every optimiser step")
-    keep_checkpoints: str = _setting("all", "recording", "iterations whose adapters are kept", choices=("all", "last"))
+    sketch: int = setting(256, "recording", "size k of the recorded sketch of each update; 0 records no directions", low=0)
+    sketch_space: str = setting("factor", "recording", "what is sketched: the optimiser's tensors or the effective weight", choices=("factor", "effective"))
+    keep_checkpoints: str = setting("all", "recording", "iterations whose adapters are kept", choices=("all", "last"))
 
-    device: str = _setting("auto", "machine", "where the run computes", choices=("auto", "cpu", "cuda"))
-    dtype: str = _setting("auto", "machine", "precision of the frozen base; auto: bfloat16 where the machine computes in it", choices=("auto", "float32", "bfloat16"))
-    threads: int | None = _setting(None, "machine", "CPU threads; default: torch's own choice", low=1)
+    device: str = setting("auto", "machine", "where the run computes", choices=("auto", "cpu", "cuda"))
+    dtype: str = setting("auto", "machine", "precision of the frozen base; auto: bfloat16 where the machine computes in it", choices=("auto", "float32", "bfloat16"))
+    threads: int | None = setting(None, "machine", "CPU threads; default: torch's own choice", low=1)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -189,9 +190,25 @@ class RunConfig:
         return replace(self, **changes)
 
 
+def build_settings(kind: type[Any], values: Mapping[str, Scalar], owner: str) -> Any:
+    """`--set` values as the frozen settings class of an objective or update rule, checked like `RunConfig`."""
+    known = {item.name: item for item in fields(kind)}
+    hints = get_type_hints(kind)
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"--set {name}: {owner} has no such setting{nearest(name, known)}; it has: {allowed(known) or 'none'}")
+        try:
+            checked[name] = _AS[hints[name]](value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"--set {name} is {value!r}; it must be {_KIND[hints[name]]}") from error
+        _check(f"set {name}", checked[name], known[name].metadata)
+    return kind(**checked)
+
+
 def flag(name: str) -> str:
     """`max_new_tokens` -> `--max-new-tokens`; `settings` -> `--set`."""
-    return "--set" if name == "settings" else "--" + name.replace("_", "-")
+    return "--set" if name == "settings" else "--" + (name if name.startswith("set ") else name.replace("_", "-"))
 
 
 def parse_layers(text: str) -> frozenset[int] | None:

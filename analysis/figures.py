@@ -1,0 +1,291 @@
+"""One function per figure: recorded rows in, `FigureSpec` out. A new figure is one decorated function.
+
+Frames are pandas views of the store's streams (`interplay.records`). Each caption says what is
+measured, by which formula, and when the picture misleads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import projection
+from analysis.spec import Axis, FigureSpec, Mark
+from analysis.trajectory import Trajectory, same_space
+
+FIGURES: dict[str, Callable[..., FigureSpec]] = {}
+
+ROLE_WORDS = {"policy": "policy", "reward": "reward model", "value": "value model"}
+
+#: The names under which training metrics of one meaning may be recorded, best first.
+REWARD_NAMES = ("reward", "reward_mean", "objective/scores", "rewards/margins", "margin")
+KL_NAMES = ("kl", "kl_mean", "objective/kl")
+TOKEN_NAMES = ("tokens", "num_tokens")
+
+X_AXES = {
+    "update": Axis("x", "policy update"),
+    "tokens": Axis("x", "generated tokens"),
+    "seconds": Axis("x", "training time", "s"),
+}
+
+COSINES = {
+    "cos_previous": "cosine with the role's previous update",
+    "cos_other_update": "cosine with the other role's latest update",
+}
+
+
+#: One sentence on what is measured and by which formula, one on when it misleads.
+NOTES = {
+    "reward": (
+        "Mean reward of each training batch; dots: frozen reward model 0 on held-out prompts, with 95 % range. "
+        "The reward model that trains the policy changes, so only the dots compare over time."
+    ),
+    "gold": "The task's own programmatic score, with 95 % range on held-out prompts. If reward rises while it falls, the policy exploits the reward model.",
+    "kl": (
+        "Mean over completions of Σ over tokens (log policy − log reference). A sampled estimate: one batch may fall below zero, and longer texts weigh more."
+    ),
+    "norm": "‖ΔW‖ of a {rows} = √Σ‖ΔW of its modules‖², in {space}. Misleads when rows differ in size: more weights, larger norm.",
+    "cosine": (
+        "{what}: Σ⟨ΔW, ΔW′⟩ / (‖ΔW‖ ‖ΔW′‖) over the modules of a {rows}. Misleads near 0: in many dimensions unrelated updates are orthogonal by default."
+    ),
+    "paths": (
+        "PCA of positions: running sums of sketched updates of {modules} modules, {k} sums each{scale}. "
+        "These {count} components explain {found:.0%} of the variance; "
+        "random walks with the same update norms reach {low:.0%} to {high:.0%}, so this is {verdict}. "
+        "Random walks draw smooth curves too."
+    ),
+}
+
+
+def figure(function: Callable[..., FigureSpec]) -> Callable[..., FigureSpec]:
+    """Register a figure under its function's name."""
+    FIGURES[function.__name__] = function
+    return function
+
+
+# --- curves ------------------------------------------------------------------------------------
+
+
+@figure
+def reward_curve(metrics: pd.DataFrame, *, run: str, x: str = "update", name: str | None = None) -> FigureSpec:
+    """What the policy was trained on, and frozen reward model 0 on held-out prompts."""
+    return _curve(metrics, "reward_curve", "Reward", "reward", NOTES["reward"], _first(metrics, name, REWARD_NAMES), ("proxy", "reward"), run, x)
+
+
+@figure
+def gold_curve(metrics: pd.DataFrame, *, run: str, x: str = "update") -> FigureSpec:
+    """The task's own score, which no reward model can be talked into."""
+    return _curve(metrics, "gold_curve", "Gold score", "gold score", NOTES["gold"], "gold", ("gold",), run, x)
+
+
+@figure
+def kl_curve(metrics: pd.DataFrame, *, run: str, x: str = "update") -> FigureSpec:
+    """How far the policy has left its reference."""
+    return _curve(metrics, "kl_curve", "KL from the reference", "KL", NOTES["kl"], _first(metrics, None, KL_NAMES), KL_NAMES, run, x, unit="nats")
+
+
+def _first(metrics: pd.DataFrame, wanted: str | None, names: Sequence[str]) -> str:
+    """The wanted metric, or the best-known one that the run recorded."""
+    if wanted:
+        return wanted
+    recorded = set(metrics.loc[metrics["split"] == "train", "name"].unique()) if len(metrics) else set()
+    return next((name for name in names if name in recorded), names[0])
+
+
+def _curve(
+    metrics: pd.DataFrame, figure: str, title: str, label: str, note: str, train: str, heldout: Sequence[str], run: str, x: str, unit: str = ""
+) -> FigureSpec:
+    """Training batches as a thin line, held-out scores at the ends of iterations as dots."""
+    own = metrics[metrics["role"] == "policy"]
+    tokens = _tokens(own)
+    dots = next((name for name in heldout if ((own["split"] == "heldout") & (own["name"] == name)).any()), heldout[0])
+    parts = [
+        _points(own[(own["split"] == "train") & (own["name"] == train)], "train", f"training batches: {train}", x, tokens),
+        _points(own[(own["split"] == "heldout") & (own["name"] == dots)], "heldout", f"held-out prompts: {dots}", x, tokens),
+    ]
+    parts[1] = parts[1].assign(**_range(own, dots, parts[1]))
+    data = pd.concat(parts, ignore_index=True)
+    marks = (Mark("line", "train", strong=False), Mark("band", "heldout"), Mark("line", "heldout"), Mark("points", "heldout"))
+    bad = int((~np.isfinite(data["y"])).sum())
+    caption = note + (f" {bad} of {len(data)} values are not finite and are not drawn." if bad else "")
+    return FigureSpec(figure, title, data, marks, X_AXES[x], Axis("y", label, unit), caption, _curve_alt(title, data), len(data), (run,))
+
+
+def _points(rows: pd.DataFrame, layer: str, series: str, x: str, tokens: pd.Series[Any]) -> pd.DataFrame:
+    rows = rows.sort_values("clock", kind="stable")
+    along = {"update": rows["update"], "seconds": rows["seconds"], "tokens": _at(tokens, rows["clock"])}[x]
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "series": series,
+            "x": np.asarray(along, dtype=np.float32),
+            "y": rows["value"].astype(np.float32).to_numpy(),
+            "clock": rows["clock"].to_numpy(),
+            "label": [_moment(i) for i in rows["iteration"]],
+        }
+    )
+
+
+def _range(metrics: pd.DataFrame, name: str, dots: pd.DataFrame) -> dict[str, Any]:
+    """95 % range of each held-out mean, where the run recorded its standard error."""
+    rows = metrics[(metrics["split"] == "heldout") & (metrics["name"] == f"{name}_se")].drop_duplicates("clock", keep="last").set_index("clock")["value"]
+    error = 1.96 * rows.reindex(dots["clock"]).to_numpy(np.float32)
+    return {"low": dots["y"].to_numpy() - error, "high": dots["y"].to_numpy() + error}
+
+
+def _moment(iteration: int) -> str:
+    return "before iteration 1" if iteration == 0 else f"iteration {iteration}"
+
+
+def _tokens(metrics: pd.DataFrame) -> pd.Series[Any]:
+    """Generated tokens so far by clock; every name in `TOKEN_NAMES` is a running total."""
+    train = metrics[metrics["split"] == "train"]
+    name = next((word for word in TOKEN_NAMES if (train["name"] == word).any()), None)
+    return train[train["name"] == name].sort_values("clock").drop_duplicates("clock", keep="last").set_index("clock")["value"]
+
+
+def _at(series: pd.Series[Any], clocks: pd.Series[Any]) -> np.ndarray[Any, Any]:
+    """The last known value at each clock; 0 before the first."""
+    if series.empty:
+        return np.full(len(clocks), np.nan, dtype=np.float32)
+    place = np.searchsorted(series.index.to_numpy(), clocks.to_numpy(), side="right")
+    return np.concatenate([[0.0], series.to_numpy(np.float64)])[place]
+
+
+def x_axes(metrics: pd.DataFrame) -> list[str]:
+    """The horizontal axes that this run recorded."""
+    return ["update", "seconds"] if _tokens(metrics[metrics["role"] == "policy"]).empty else ["update", "tokens", "seconds"]
+
+
+def _curve_alt(title: str, data: pd.DataFrame) -> str:
+    good = data[np.isfinite(data["y"])]
+    if good.empty:
+        return f"{title}: nothing recorded yet"
+    parts = [
+        f"{series} from {rows['y'].iloc[0]:.3g} to {rows['y'].iloc[-1]:.3g} over {len(rows)} values" for series, rows in good.groupby("series", sort=False)
+    ]
+    return f"{title}: " + "; ".join(parts)
+
+
+# --- heat maps ---------------------------------------------------------------------------------
+
+
+@figure
+def norm_heatmap(updates: pd.DataFrame, role: str, *, run: str, space: str = "factor", rows: str = "layer") -> FigureSpec:
+    """How far each layer moved at each update of one role."""
+    chosen = _of(updates, role, space)
+    chosen = chosen.assign(row=_row(chosen, rows), square=chosen["update_norm"].astype(np.float64) ** 2)
+    data = chosen.groupby(["row", "update"], sort=False, observed=True).agg(square=("square", "sum"), clock=("clock", "max")).reset_index()
+    data["value"] = np.sqrt(data.pop("square"))
+    note = NOTES["norm"].format(rows=rows, space=_space_words(space))
+    colour = Axis("value", "update norm", scale="log")
+    return _heat("norm_heatmap", f"Update norm: {ROLE_WORDS.get(role, role)}", data, role, rows, colour, note, run)
+
+
+@figure
+def cosine_heatmap(updates: pd.DataFrame, role: str, *, run: str, column: str = "cos_previous", space: str = "factor", rows: str = "layer") -> FigureSpec:
+    """Whether each layer keeps its direction, or shares it with the other role."""
+    chosen = _with_partner(updates, role, space, column)
+    chosen = chosen.assign(row=_row(chosen, rows))
+    known = chosen.dropna(subset=[column, "partner"])
+    product = known["update_norm"].astype(np.float64) * known["partner"]
+    known = known.assign(inner=known[column] * product, own=known["update_norm"].astype(np.float64) ** 2, other=known["partner"] ** 2)
+    sums = (
+        known.groupby(["row", "update"], sort=False, observed=True)[["inner", "own", "other"]]
+        .sum()
+        .join(known.groupby(["row", "update"], sort=False, observed=True)["clock"].max())
+    )
+    length = np.sqrt((sums.pop("own") * sums.pop("other")).to_numpy())
+    data = sums.assign(value=np.where(length > 0, sums["inner"].to_numpy() / np.where(length > 0, length, 1), np.nan)).drop(columns="inner").reset_index()
+    note = NOTES["cosine"].format(what=COSINES[column].capitalize(), rows=rows)
+    title = f"{'Persistence' if column == 'cos_previous' else 'Alignment'}: {ROLE_WORDS.get(role, role)}"
+    return _heat("cosine_heatmap", title, data, role, rows, Axis("value", "cosine", scale="diverging"), note, run)
+
+
+def _of(updates: pd.DataFrame, role: str, space: str) -> pd.DataFrame:
+    return updates[(updates["role"] == role) & (updates["space"] == space)]
+
+
+def _row(rows: pd.DataFrame, by: str) -> pd.Series[Any]:
+    if by != "layer":
+        return rows[by].astype(str)
+    return rows["layer"].map(lambda layer: "outside" if pd.isna(layer) else f"{int(layer)}")
+
+
+def _with_partner(updates: pd.DataFrame, role: str, space: str, column: str) -> pd.DataFrame:
+    """Each update beside the norm of the update it was compared with, so that cosines can be summed over modules."""
+    own = _of(updates, role, space).sort_values(["clock"], kind="stable")
+    if column == "cos_previous":
+        return own.assign(partner=own.groupby("module", observed=True)["update_norm"].shift().astype(np.float64))
+    other_role = own["other_role"].dropna()
+    other = _of(updates, str(other_role.iloc[0]) if len(other_role) else "", space)
+    other = other[["clock", "module", "update_norm"]].rename(columns={"update_norm": "partner"}).sort_values("clock", kind="stable")
+    if own.empty or other.empty:
+        return own.assign(partner=np.nan)
+    own, other = (frame.assign(module=frame["module"].astype(str)) for frame in (own, other))
+    return pd.merge_asof(own, other, on="clock", by="module", allow_exact_matches=False)
+
+
+def _heat(name: str, title: str, data: pd.DataFrame, role: str, rows: str, colour: Axis, note: str, run: str) -> FigureSpec:
+    data = data.assign(layer="cells", series=role, value=data["value"].astype(np.float32)).sort_values("update", kind="stable")
+    good = data["value"][np.isfinite(data["value"])]
+    alt = f"{title}: {data['row'].nunique()} rows by {data['update'].nunique()} updates" + (
+        f", from {good.min():.3g} to {good.max():.3g}" if len(good) else ", nothing recorded"
+    )
+    x, y = Axis("update", f"{ROLE_WORDS.get(role, role)} update"), Axis("row", rows, scale="category")
+    return FigureSpec(name, title, data, (Mark("heat", "cells"),), x, y, note, alt, len(data), (run,), colour=colour)
+
+
+def _space_words(space: str) -> str:
+    return "the tensors as the optimiser sees them" if space == "factor" else "the weight that the forward pass uses"
+
+
+# --- paths -------------------------------------------------------------------------------------
+
+
+@figure
+def trajectories(paths: Sequence[Trajectory], *, components: int = 2, same_length: bool = False, seed: int = 0) -> FigureSpec:
+    """Paths of roles or runs in the plane that shows most of them, and how much a random walk would show."""
+    shared = same_space(paths)
+    flat = projection.pca([_scaled(path.path_UD(), same_length) for path in shared], components, seed)
+    data = pd.concat([_path_rows(path, points) for path, points in zip(shared, flat.paths_P, strict=True)], ignore_index=True)
+    marks = (Mark("line", "path"), Mark("points", "start"), Mark("points", "end"))
+    axes = [Axis(f"c{i + 1}", f"component {i + 1}", f"{flat.explained_C[i]:.0%} of variance") for i in range(components)]
+    runs = tuple(dict.fromkeys(path.run for path in paths))
+    updates = sum(len(path.updates_U) for path in shared)
+    return FigureSpec(
+        "trajectories",
+        "Paths through weight space",
+        data,
+        marks,
+        axes[0],
+        axes[1],
+        _path_caption(flat, len(shared[0].modules_T), shared[0].spec.k, same_length),
+        f"Paths of {' and '.join(dict.fromkeys(data['series']))} through weight space, {updates} updates in all",
+        updates,
+        runs,
+        z=axes[2] if components > 2 else None,
+    )
+
+
+def _scaled(path_UD: Any, same_length: bool) -> Any:
+    reach = float(np.linalg.norm(path_UD, axis=1).max()) if same_length else 1.0
+    return path_UD / reach if reach > 0 else path_UD
+
+
+def _path_rows(path: Trajectory, points_UC: Any) -> pd.DataFrame:
+    names = {f"c{i + 1}": points_UC[:, i] for i in range(points_UC.shape[1])}
+    clocks, updates = (np.concatenate([[0], numbers]) for numbers in (path.clocks_U, path.updates_U))
+    rows = pd.DataFrame({"series": ROLE_WORDS.get(path.role, path.role), "role": path.role, "run": path.run, "clock": clocks, "update": updates, **names})
+    ends = [rows.iloc[[0]].assign(layer="start"), rows.iloc[[-1]].assign(layer="end")]
+    return pd.concat([rows.assign(layer="path"), *ends], ignore_index=True)
+
+
+def _path_caption(flat: projection.Projection, modules: int, k: int, same_length: bool) -> str:
+    found, (_, low, high) = float(flat.explained_C.sum()), flat.null.together
+    verdict = "more than chance" if found > high else "no more than chance: do not read shape into it"
+    scale = ", each path scaled to reach 1" if same_length else ""
+    return NOTES["paths"].format(modules=modules, k=k, scale=scale, count=len(flat.explained_C), found=found, low=low, high=high, verdict=verdict)

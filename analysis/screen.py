@@ -1,0 +1,287 @@
+"""`FigureSpec` -> plotly, for the browser.
+
+Colours of the role first (Paul Tol's bright scheme, safe for colour-blind eyes on light and dark
+ground), dash and marker shape as second channel. Numbers travel as float32 arrays. A line of more
+than `MOST_POINTS` is thinned by MinMax (each bucket keeps its smallest and largest value, so no
+spike is lost) and the caption says so. `uirevision` keeps zoom and hidden series over refreshes.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.spec import Axis, FigureSpec, Mark
+
+MOST_POINTS = 4_000
+MOST_COLUMNS = 800
+
+#: No cloud upload, no logo: plotly's own defaults offer both.
+CONFIG: dict[str, Any] = {
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "responsive": True,
+}
+
+#: colour, dash, marker
+_STYLES = (
+    ("#4477AA", "solid", "circle"),
+    ("#EE6677", "dash", "square"),
+    ("#228833", "dot", "cross"),
+    ("#AA3377", "dashdot", "diamond"),
+    ("#CCBB44", "longdash", "x"),
+    ("#66CCEE", "longdashdot", "square-open"),
+)
+_ROLE_STYLE = {"policy": 0, "reward": 1, "value": 2, "reward model": 1, "value model": 2}
+#: Series that are no role: what is measured while training, and what is held out.
+_OTHER_STYLE = (0, 3, 4, 5)
+_GREY = "#8A8F98"
+_GRID = "rgba(128,128,128,0.16)"
+
+
+def draw(spec: FigureSpec, *, cursor: int | None = None, height: int = 300) -> go.Figure:
+    """The figure, with a mark at the last moment not later than the clock `cursor`."""
+    chart = go.Figure()
+    for mark in spec.marks:
+        for trace in _DRAW[mark.kind](spec, mark):
+            chart.add_trace(trace)
+    _lay_out(chart, spec, height)
+    if cursor is not None and not spec.empty:
+        _point_at(chart, spec, cursor)
+    return chart
+
+
+def caption(spec: FigureSpec) -> str:
+    """The spec's caption, and what was left out to draw it."""
+    return " ".join([spec.caption, *_thinned(spec)])
+
+
+def _thinned(spec: FigureSpec) -> list[str]:
+    lines = [len(rows) for mark in spec.marks if mark.kind == "line" and spec.z is None for _, rows in spec.rows(mark).groupby("series", sort=False)]
+    notes = [f"Drawn: {MOST_POINTS:,} of {count:,} points, MinMax." for count in lines if count > MOST_POINTS]
+    columns = spec.data[spec.x.column].nunique() if spec.colour else 0
+    return notes + ([f"Drawn: {MOST_COLUMNS:,} of {columns:,} updates, the largest of each bin."] if columns > MOST_COLUMNS else [])
+
+
+def minmax(y: npt.NDArray[np.float32], most: int = MOST_POINTS) -> npt.NDArray[np.int64]:
+    """Row numbers of the smallest and largest value of each of `most / 2` buckets, first and last row among them."""
+    if len(y) <= most:
+        return np.arange(len(y))
+    edges = np.linspace(0, len(y), most // 2).astype(np.int64)
+    filled = np.where(np.isfinite(y), y, np.nanmean(np.where(np.isfinite(y), y, np.nan)) if np.isfinite(y).any() else 0)
+    pairs = [(a + int(filled[a:b].argmin()), a + int(filled[a:b].argmax())) for a, b in itertools.pairwise(edges)]
+    return np.unique(np.array([0, *np.ravel(pairs), len(y) - 1]))
+
+
+# --- marks -------------------------------------------------------------------------------------
+
+
+def _series(spec: FigureSpec, mark: Mark) -> list[tuple[int, str, pd.DataFrame]]:
+    order = list(dict.fromkeys(spec.data["series"]))
+    return [
+        (_ROLE_STYLE.get(str(name), _OTHER_STYLE[order.index(name) % 4]), _safe(name), rows) for name, rows in spec.rows(mark).groupby("series", sort=False)
+    ]
+
+
+def _safe(name: object) -> str:
+    """A name that plotly shows letter by letter: its labels would read tags and links."""
+    return html.escape(str(name), quote=False)
+
+
+def _numbers(values: Any) -> npt.NDArray[np.float32]:
+    """float32 without infinities: a browser's axis cannot show them."""
+    array = np.asarray(values, dtype=np.float32)
+    return np.where(np.isfinite(array), array, np.float32(np.nan))
+
+
+def _place(spec: FigureSpec, rows: pd.DataFrame) -> dict[str, Any]:
+    axes = {"x": spec.x, "y": spec.y} | ({"z": spec.z} if spec.z else {})
+    return {letter: _numbers(rows[axis.column]) for letter, axis in axes.items()}
+
+
+def _line(spec: FigureSpec, mark: Mark) -> list[Any]:
+    traces = []
+    for style, name, rows in _series(spec, mark):
+        colour, dash, _ = _STYLES[style % len(_STYLES)]
+        thin = rows.iloc[minmax(_numbers(rows[spec.y.column]))] if spec.z is None else rows
+        shape = {"color": colour, "width": 2.2 if mark.strong else 1.3, "dash": dash}
+        kind = go.Scatter3d if spec.z else go.Scatter
+        few = len(thin) < 40 and not mark.strong
+        extra = {"mode": "lines+markers", "marker": {"size": 4, "color": colour}} if few else {"mode": "lines"}
+        traces.append(kind(**_place(spec, thin), name=name, legendgroup=name, line=shape, **extra, **_hover(spec, thin)))
+    return traces
+
+
+def _points(spec: FigureSpec, mark: Mark) -> list[Any]:
+    traces = []
+    alone = not any(other.kind == "line" and other.layer == mark.layer for other in spec.marks) and spec.name != "trajectories"
+    for style, name, rows in _series(spec, mark):
+        colour, _, symbol = _STYLES[style % len(_STYLES)]
+        marker = {"color": colour, "size": 9 if spec.z is None else 5, "symbol": symbol, "line": {"width": 1.5, "color": colour}}
+        if mark.layer == "start":
+            marker |= {"symbol": "circle-open", "size": 11 if spec.z is None else 6}
+        kind = go.Scatter3d if spec.z else go.Scatter
+        text = {"start": "start", "end": "end"}.get(mark.layer)
+        shown = {"mode": "markers+text", "text": [text] * len(rows), "textposition": "top center"} if text else {"mode": "markers"}
+        traces.append(kind(**_place(spec, rows), name=name, legendgroup=name, showlegend=alone, marker=marker, **(_hover(spec, rows, text) | shown)))
+    return traces
+
+
+def _band(spec: FigureSpec, mark: Mark) -> list[Any]:
+    traces = []
+    for style, name, rows in _series(spec, mark):
+        colour = _STYLES[style % len(_STYLES)][0]
+        x = _numbers(rows[spec.x.column])
+        edge = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([_numbers(rows["high"]), _numbers(rows["low"])[::-1]])}
+        traces.append(
+            go.Scatter(
+                **edge,
+                mode="lines",
+                fill="toself",
+                fillcolor=colour,
+                opacity=0.18,
+                line={"width": 0},
+                hoverinfo="skip",
+                name=name,
+                legendgroup=name,
+                showlegend=False,
+            )
+        )
+    return traces
+
+
+def _bar(spec: FigureSpec, mark: Mark) -> list[Any]:
+    return [
+        go.Bar(x=rows[spec.x.column].to_numpy(), y=_numbers(rows[spec.y.column]), name=name, marker={"color": _STYLES[style % len(_STYLES)][0]})
+        for style, name, rows in _series(spec, mark)
+    ]
+
+
+def _heat(spec: FigureSpec, mark: Mark) -> list[Any]:
+    rows = spec.rows(mark)
+    if rows.empty or spec.colour is None:
+        return []
+    grid = rows.pivot_table(index=spec.y.column, columns=spec.x.column, values=spec.colour.column, aggfunc="last", dropna=False, observed=True)
+    grid = _binned(grid.loc[sorted(grid.index, key=_row_order)])
+    values, bar = _colours(_numbers(grid.to_numpy()), spec.colour)
+    shown = np.where(np.isfinite(grid.to_numpy()), grid.to_numpy(), np.nan).astype(np.float32)
+    x = grid.columns.to_numpy(np.float32)
+    hover = f"{spec.x.label} %{{x:.0f}}<br>{spec.y.label} %{{y}}<br>{spec.colour.label} %{{customdata:.3g}}<extra></extra>"
+    return [
+        go.Heatmap(x=x, y=[_safe(row) for row in grid.index], z=values, customdata=shown, hovertemplate=hover, xgap=0.6 if len(x) < 80 else 0, ygap=1, **bar)
+    ]
+
+
+def _row_order(row: str) -> tuple[int, int, str]:
+    """Layers by number from the bottom, words by the alphabet, what is outside the blocks on top."""
+    return (2, 0, "") if row == "outside" else (0, int(row), "") if row.isdecimal() else (1, 0, row)
+
+
+def _binned(grid: pd.DataFrame) -> pd.DataFrame:
+    """At most `MOST_COLUMNS` columns; each bin keeps the value of largest size."""
+    if grid.shape[1] <= MOST_COLUMNS:
+        return grid
+    edges = np.linspace(0, grid.shape[1], MOST_COLUMNS + 1).astype(np.int64)
+    parts = {
+        grid.columns[a]: grid.iloc[:, a:b].apply(lambda row: row.loc[row.abs().idxmax()] if row.notna().any() else np.nan, axis=1)
+        for a, b in itertools.pairwise(edges)
+    }
+    return pd.DataFrame(parts)
+
+
+def _colours(values: npt.NDArray[np.float32], axis: Axis) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Values on the colour scale, and the scale's look."""
+    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0}
+    if axis.scale == "diverging":
+        return values, {"colorscale": "RdBu_r", "zmin": -1, "zmax": 1, "colorbar": bar}
+    if axis.scale != "log":
+        return values, {"colorscale": "Cividis", "colorbar": bar}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = _numbers(np.log10(np.where(values > 0, values, np.nan)))
+    return logs, {"colorscale": "Cividis", "colorbar": bar | _log_ticks(logs), **_log_range(logs)}
+
+
+def _log_range(logs: npt.NDArray[np.float32]) -> dict[str, float]:
+    good = logs[np.isfinite(logs)]
+    if not len(good):
+        return {}
+    low, high = float(good.min()), float(good.max())
+    return {"zmin": low - 0.05, "zmax": high + 0.05} if high - low < 0.1 else {"zmin": low, "zmax": high}
+
+
+def _log_ticks(logs: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Ticks at 1, 2, 5 of each power of ten: the bar shows values, not exponents."""
+    reach = _log_range(logs)
+    if not reach:
+        return {}
+    powers = range(int(np.floor(reach["zmin"])), int(np.ceil(reach["zmax"])) + 1)
+    steps = (1, 2, 5) if reach["zmax"] - reach["zmin"] < 2.5 else (1,)
+    values = [m * 10.0**p for p in powers for m in steps if reach["zmin"] <= np.log10(m * 10.0**p) <= reach["zmax"]]
+    values = values or [10 ** reach["zmin"], 10 ** reach["zmax"]]
+    return {"tickvals": [float(np.log10(v)) for v in values], "ticktext": [f"{v:.1g}" if values[0] != 10 ** reach["zmin"] else f"{v:.3g}" for v in values]}
+
+
+def _hover(spec: FigureSpec, rows: pd.DataFrame, text: str | None = None) -> dict[str, Any]:
+    if spec.name == "trajectories":
+        return {
+            "customdata": rows["update"].to_numpy(np.float32),
+            "hovertemplate": f"%{{fullData.name}}<br>{text or 'update'} %{{customdata:.0f}}<extra></extra>",
+        }
+    label = {"text": rows["label"].tolist()} if "label" in rows and len(rows) < 500 else {}
+    return {**label, "hovertemplate": f"%{{fullData.name}}<br>{spec.x.label} %{{x:.6g}}<br>%{{y:.4g}}<br>%{{text}}<extra></extra>" if label else None}
+
+
+_DRAW = {"line": _line, "band": _band, "points": _points, "heat": _heat, "bar": _bar}
+
+
+# --- layout and cursor -------------------------------------------------------------------------
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    look: dict[str, Any] = {"title": {"text": axis.text, "standoff": 6}, "gridcolor": _GRID, "zerolinecolor": _GRID, "automargin": True}
+    if axis.scale == "category":
+        look |= {"type": "category", "showgrid": False, "nticks": 12}
+    return look | ({"type": "log"} if axis.scale == "log" else {})
+
+
+def _lay_out(chart: go.Figure, spec: FigureSpec, height: int) -> None:
+    chart.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 26 if not spec.colour else 8, "b": 8},
+        uirevision=f"{spec.name}-{'-'.join(spec.runs)}",
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "xanchor": "left"},
+        hoverlabel={"namelength": -1},
+        hovermode="closest",
+    )
+    if spec.z:
+        axes = {f"{letter}axis": _axis(axis) | {"backgroundcolor": "rgba(0,0,0,0)"} for letter, axis in zip("xyz", (spec.x, spec.y, spec.z), strict=True)}
+        chart.update_layout(
+            scene={name: {k: v for k, v in look.items() if k != "automargin"} | {"title": {"text": look["title"]["text"]}} for name, look in axes.items()}
+        )
+    else:
+        chart.update_layout(xaxis=_axis(spec.x), yaxis=_axis(spec.y))
+
+
+def _point_at(chart: go.Figure, spec: FigureSpec, cursor: int) -> None:
+    """A ring on each path, or a rule across curves and heat maps."""
+    past = spec.data[spec.data["clock"] <= cursor]
+    if past.empty:
+        return
+    if spec.name != "trajectories":
+        chart.add_vline(
+            x=float(past.sort_values("clock")[spec.x.column].iloc[-1]),
+            line={"width": 2, "color": "white"} if spec.colour else {"width": 1.2, "color": _GREY, "dash": "dot"},
+        )
+        return
+    now = past[past["layer"] == "path"].sort_values("clock").groupby("series", sort=False).tail(1)
+    kind = go.Scatter3d if spec.z else go.Scatter
+    ring = {"size": 15 if spec.z is None else 8, "symbol": "circle-open", "color": _GREY, "line": {"width": 2.5, "color": _GREY}}
+    chart.add_trace(kind(**_place(spec, now), mode="markers", marker=ring, name="chosen update", **_hover(spec, now)))

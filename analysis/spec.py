@@ -1,0 +1,72 @@
+"""`FigureSpec`: what a figure says, without how it looks.
+
+Tidy data, a closed set of marks, axes with units, the caption and what it rests on. No colours, no
+fonts: `screen` (and a paper renderer) choose those, so both draw the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+MarkKind = Literal["line", "band", "points", "heat", "bar"]
+Scale = Literal["linear", "log", "diverging", "category"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What one direction of the picture, or a colour scale, measures."""
+
+    column: str
+    label: str
+    unit: str = ""
+    scale: Scale = "linear"
+
+    @property
+    def text(self) -> str:
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One layer of the picture: the rows of `data` whose `layer` column says `layer`.
+
+    line: x, y (and z), one per series. band: x, low, high. points: x, y (and z).
+    heat: x, y and the colour axis. bar: x, y.
+    """
+
+    kind: MarkKind
+    layer: str
+    strong: bool = True
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One figure. `data` has the columns `layer` and `series` and those that the axes name."""
+
+    name: str
+    title: str
+    data: pd.DataFrame = field(repr=False)
+    marks: tuple[Mark, ...]
+    x: Axis
+    y: Axis
+    caption: str
+    alt: str
+    n: int
+    runs: tuple[str, ...]
+    z: Axis | None = None
+    colour: Axis | None = None
+
+    def __post_init__(self) -> None:
+        missing = {"layer", "series", self.x.column, self.y.column} - set(self.data.columns)
+        if missing:
+            raise ValueError(f"figure {self.name} lacks the columns {', '.join(sorted(missing))}")
+
+    @property
+    def empty(self) -> bool:
+        return self.data.empty
+
+    def rows(self, mark: Mark) -> pd.DataFrame:
+        return self.data[self.data["layer"] == mark.layer]

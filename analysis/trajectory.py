@@ -1,0 +1,159 @@
+"""`Trajectory`: one role's path through weight space, as labelled arrays.
+
+Axis letters: U updates, T modules, L layers, K sums of a sketch. Sketches are linear, so a layer is
+the sum of its modules, a position the running sum of updates. Two trajectories may share a space
+only if their `SketchSpec` is equal; everything else is refused. No files, no pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from interplay.records import SketchSpec
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+#: Layer number of modules outside the transformer blocks, such as heads and embeddings.
+OUTSIDE = -1
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """All updates of one role of one run in one space."""
+
+    run: str
+    role: str
+    spec: SketchSpec
+    updates_U: Ints
+    clocks_U: Ints
+    iterations_U: Ints
+    modules_T: tuple[str, ...]
+    layers_T: Ints
+    norms_UT: Floats
+    sketches_UTK: Floats
+
+    @classmethod
+    def from_table(cls, directions: pa.Table, role: str, spec: SketchSpec, *, run: str = "", updates: pa.Table | None = None) -> Trajectory:
+        """Build from rows of `directions`; norms come from `updates` where it is given, else from the sketches.
+
+        Raises `ValueError` if the sketches are not of the size or space that `spec` says.
+        """
+        rows = directions.filter(_is(directions, "role", role))
+        _check_spec(rows, spec)
+        places = rows.select(["clock", "update", "iteration", "module", "layer"]).to_pandas()
+        times, modules, u, t = _index(places)
+        sketches = np.zeros((len(times), len(modules), spec.k), dtype=np.float32)
+        sketches[u, t] = _sketches(rows, spec.k)
+        norms = np.linalg.norm(sketches, axis=2) if updates is None else _norms(updates, role, spec.space, times, modules)
+        return cls(
+            run=run,
+            role=role,
+            spec=spec,
+            updates_U=times["update"].to_numpy(np.int64),
+            clocks_U=times["clock"].to_numpy(np.int64),
+            iterations_U=times["iteration"].to_numpy(np.int64),
+            modules_T=tuple(modules["module"].astype(str)),
+            layers_T=modules["layer"].to_numpy(np.int64),
+            norms_UT=norms.astype(np.float32),
+            sketches_UTK=sketches,
+        )
+
+    @property
+    def positions_UTK(self) -> Floats:
+        """Where the weights are after each update, from the start of the recording."""
+        return np.cumsum(self.sketches_UTK, axis=0, dtype=np.float64).astype(np.float32)
+
+    def layers(self) -> Trajectory:
+        """The same path with modules summed to layers: squared norms add, sketches add."""
+        numbers, place_T = np.unique(self.layers_T, return_inverse=True)
+        squares_UL = np.zeros((len(self.updates_U), len(numbers)), dtype=np.float64)
+        sketches_ULK = np.zeros((len(self.updates_U), len(numbers), self.spec.k), dtype=np.float32)
+        for t, layer in enumerate(place_T):
+            squares_UL[:, layer] += np.nan_to_num(self.norms_UT[:, t].astype(np.float64)) ** 2
+            sketches_ULK[:, layer] += self.sketches_UTK[:, t]
+        names = tuple("outside" if number == OUTSIDE else f"layer {number}" for number in numbers)
+        return replace(self, modules_T=names, layers_T=numbers, norms_UT=np.sqrt(squares_UL).astype(np.float32), sketches_UTK=sketches_ULK)
+
+    def only(self, modules: Sequence[str]) -> Trajectory:
+        """The same path in some of its modules, in the given order."""
+        index = [self.modules_T.index(name) for name in modules]
+        return replace(
+            self,
+            modules_T=tuple(modules),
+            layers_T=self.layers_T[index],
+            norms_UT=self.norms_UT[:, index],
+            sketches_UTK=self.sketches_UTK[:, index],
+        )
+
+    def path_UD(self) -> Floats:
+        """Positions as one row per update, the start (zero) first; D = T x K."""
+        flat = self.positions_UTK.reshape(len(self.updates_U), -1)
+        return np.concatenate([np.zeros((1, flat.shape[1]), dtype=np.float32), flat])
+
+
+def same_space(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """The trajectories in the modules that all of them have.
+
+    Raises `ValueError` if they were sketched differently or share no module: such numbers must not meet.
+    """
+    first, *others = trajectories
+    for other in others:
+        if other.spec != first.spec:
+            raise ValueError(
+                f"{other.run} {other.role} was sketched with {other.spec}, {first.run} {first.role} with {first.spec}; only equal sketches can share a space"
+            )
+    common = [name for name in first.modules_T if all(name in other.modules_T for other in others)]
+    if not common:
+        raise ValueError("these trajectories have no module in common; choose roles or runs of the same model")
+    return [trajectory.only(common) for trajectory in trajectories]
+
+
+def _is(table: pa.Table, column: str, value: str) -> pa.ChunkedArray:
+    return pc.equal(table[column].cast(pa.string()), value)
+
+
+def _check_spec(rows: pa.Table, spec: SketchSpec) -> None:
+    size = rows.schema.field("sketch").type.list_size
+    if size != spec.k:
+        raise ValueError(f"the sketches have {size} sums, but the run says k = {spec.k}; do not mix recordings")
+    spaces = {str(space) for space in pc.unique(rows["space"].cast(pa.string())).to_pylist()}
+    if spaces - {spec.space}:
+        raise ValueError(f"the sketches are of space {', '.join(sorted(spaces))}, but the run says {spec.space}; do not mix recordings")
+
+
+def _index(places: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, Ints, Ints]:
+    """Times and modules in order, and each row's place in them. A repeated (clock, module) keeps its last row."""
+    places["layer"] = places["layer"].fillna(OUTSIDE).astype(np.int64)
+    places["module"] = places["module"].astype(str)
+    times = places.drop_duplicates("clock", keep="last").sort_values("clock")
+    modules = places.drop_duplicates("module").sort_values(["layer", "module"])
+    u = pd.Index(times["clock"]).get_indexer(pd.Index(places["clock"]))
+    t = pd.Index(modules["module"]).get_indexer(pd.Index(places["module"]))
+    return times, modules, u.astype(np.int64), t.astype(np.int64)
+
+
+def _sketches(rows: pa.Table, k: int) -> Floats:
+    if rows.num_rows == 0:
+        return np.zeros((0, k), dtype=np.float32)
+    flat = rows["sketch"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    scale = rows["scale"].to_numpy().astype(np.float32)
+    return np.asarray(flat.astype(np.float32).reshape(-1, k) * scale[:, None])
+
+
+def _norms(updates: pa.Table, role: str, space: str, times: pd.DataFrame, modules: pd.DataFrame) -> npt.NDArray[np.floating]:
+    rows = updates.filter(pc.and_(_is(updates, "role", role), _is(updates, "space", space)))
+    frame = rows.select(["clock", "module", "update_norm"]).to_pandas()
+    u = pd.Index(times["clock"]).get_indexer(pd.Index(frame["clock"]))
+    t = pd.Index(modules["module"]).get_indexer(pd.Index(frame["module"].astype(str)))
+    known = (u >= 0) & (t >= 0)
+    norms = np.full((len(times), len(modules)), np.nan, dtype=np.float32)
+    norms[u[known], t[known]] = frame["update_norm"].to_numpy(np.float32)[known]
+    return norms

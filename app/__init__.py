@@ -1,0 +1,1 @@
+"""Shows recorded runs and launches new ones. Imports neither torch nor the engine's training code."""

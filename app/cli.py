@@ -1,0 +1,235 @@
+"""The command line: parse, then one call. Every error a person can mend is one line and exit code 2.
+
+    interplay train | runs | methods | show | dash | env
+
+Imports of the engine (torch) stay inside the commands that need it, so the viewer installs without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from interplay import __version__
+from interplay.config import RunConfig, _Parser, add_arguments, given
+from interplay.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, ConfigError, InterplayError, allowed, nearest
+
+#: Read by C libraries when a process starts, so they cannot be set later. glibc returns every large
+#: block to the system and takes it back on the next update: keeping blocks made updates 20-29 %
+#: faster on 2 cores. OpenMP threads that spin while they wait make a busy machine ten times slower.
+_PROCESS = {"MALLOC_TRIM_THRESHOLD_": "68719476736", "MALLOC_TOP_PAD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "1073741824", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `interplay`; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = _parser().parse_args(words)
+        command: Callable[[argparse.Namespace], int] = arguments.run
+        return command(arguments)
+    except InterplayError as error:
+        print(f"interplay: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interplay: interrupted; what was recorded is kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class _Commands(_Parser):
+    """Names the nearest command for a mistyped one."""
+
+    def error(self, message: str) -> Any:
+        if "invalid choice: '" in message:
+            word = message.split("invalid choice: '")[1].split("'")[0]
+            raise ConfigError(f"unknown command {word!r}{nearest(word, _COMMANDS)}; allowed: {allowed(_COMMANDS)}")
+        super().error(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Commands(
+        prog="interplay", description="Train a policy against a reward model, record every optimiser step of both, and see how they move together."
+    )
+    parser.add_argument("--version", action="version", version=f"interplay {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for name, (text, add) in _COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        add(sub)
+    return parser
+
+
+# --- train -------------------------------------------------------------------------------------------
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="YAML file with the same keys as the flags; flags win")
+    parser.add_argument("--resume", metavar="RUN", help="go on from the last complete iteration of this run folder")
+    add_arguments(parser)
+    parser.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    config = None if arguments.resume else _config(arguments)
+    _restart_tuned()
+    _quiet_libraries()
+    loop = _engine()
+    from app.progress import reporting
+
+    with reporting() as report:
+        path = loop.resume(_run_folder(arguments), report=report) if config is None else loop.train(config, report=report)
+    print(f"recorded in {path}\nsee it with: interplay dash --runs {path.parent}")
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> RunConfig:
+    typed = given(arguments)
+    if not arguments.config:
+        return RunConfig.from_mapping(typed, source="the command line")
+    path = Path(arguments.config)
+    if not path.is_file():
+        near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise ConfigError(f"--config is {arguments.config!r}, but there is no such file{near}; give a YAML file of `key: value` lines")
+    from interplay.config import _settings
+
+    if "settings" in typed:
+        typed["settings"] = _settings(typed["settings"])
+    return RunConfig.from_yaml(path.read_text(encoding="utf-8"), source=str(path), **typed)
+
+
+def _run_folder(arguments: argparse.Namespace) -> Path:
+    extra = sorted(set(given(arguments)))
+    if extra or arguments.config:
+        raise ConfigError(f"--resume goes on with the run's own settings; leave out {', '.join('--' + n.replace('_', '-') for n in extra) or '--config'}")
+    path = Path(arguments.resume)
+    if not (path / "run.json").is_file():
+        raise ConfigError(f"--resume is {arguments.resume!r}, which is not a run folder (no run.json); `interplay runs` lists the runs")
+    return path
+
+
+def _engine() -> Any:
+    try:
+        from interplay import loop
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"training needs the engine, and {error.name} is not installed; run: pip install 'interplay[train]'") from error
+    return loop
+
+
+def _restart_tuned() -> None:
+    """Start this very command again with allocator and threads tuned (Linux, once)."""
+    if sys.platform != "linux" or "OMP_WAIT_POLICY" in os.environ or os.environ.get("INTERPLAY_NO_REEXEC"):
+        return
+    os.execve(sys.executable, [sys.executable, "-m", "app.cli", *sys.argv[1:]], {**os.environ, **_PROCESS})  # noqa: S606 - the same command, no shell
+
+
+def _quiet_libraries() -> None:
+    """No telemetry, no fork warnings, no experimental notices in front of the progress line."""
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl|peft")
+
+
+# --- looking at runs -----------------------------------------------------------------------------------
+
+
+def _add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of runs (default runs)")
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    _add_root(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_runs)
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    from app import tables
+
+    return tables.runs(Path(arguments.runs), as_json=arguments.json)
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="RUN", help="a run folder, or the name of a run in --runs")
+    _add_root(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_show)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from app import tables
+
+    return tables.show(arguments.folder, Path(arguments.runs), as_json=arguments.json)
+
+
+def _add_methods(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="show one method with all its settings")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_methods)
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    _engine()
+    from app import tables
+    from interplay import methods
+
+    found = methods.describe()
+    if arguments.name:
+        names = [row["name"] for row in found]
+        if arguments.name not in names:
+            raise ConfigError(f"method is {arguments.name!r}; allowed: {allowed(names)}{nearest(arguments.name, names)}")
+        found = [row for row in found if row["name"] == arguments.name]
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    return tables.methods(found, settings=bool(arguments.name))
+
+
+# --- dashboard and environment -----------------------------------------------------------------------------
+
+
+def _add_dash(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", metavar="DIR", action="append", help="folder of runs; may be given more than once (default: runs and data/recordings)")
+    parser.add_argument("--port", type=int, metavar="N", help="port on 127.0.0.1 (default 8501, or a free one if that is taken)")
+    parser.add_argument("--demo", action="store_true", help="also start a small live run on the bundled model, stopped with the dashboard")
+    parser.add_argument("--open", action="store_true", help="open the browser")
+    parser.set_defaults(run=_dash)
+
+
+def _dash(arguments: argparse.Namespace) -> int:
+    from app import dashboard
+
+    return dashboard.run(arguments.runs, port=arguments.port, demo=arguments.demo, open_browser=arguments.open)
+
+
+def _add_env(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_env)
+
+
+def _env(arguments: argparse.Namespace) -> int:
+    from app import tables
+
+    return tables.environment(as_json=arguments.json)
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "train": ("train a policy against a reward model and record every update", _add_train),
+    "runs": ("list recorded runs", _add_runs),
+    "show": ("show one run: settings, held-out scores, files", _add_show),
+    "methods": ("list methods (objective x update rule) and their settings", _add_methods),
+    "dash": ("open the dashboard on 127.0.0.1", _add_dash),
+    "env": ("print versions and machine, for a bug report", _add_env),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""The dashboard's frame: which pages there are. Everything else is in `app/pages`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+#: Two paths that part and come close again. Drawn here, because Streamlit fetches icon names and emoji from the network.
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="none" stroke-width="4" stroke-linecap="round">'
+    '<path d="M4 26C10 4 20 4 28 12" stroke="#4477AA"/><path d="M4 26C14 30 20 26 28 20" stroke="#EE6677"/></svg>'
+)
+_PAGES = Path(__file__).with_name("pages")
+
+
+def run() -> None:
+    """Show the page that the URL names."""
+    st.set_page_config(page_title="Interplay", page_icon=_ICON, layout="wide", initial_sidebar_state="auto")
+    pages = [
+        st.Page(_PAGES / "runs.py", title="Runs", icon=":material/list:", url_path="runs", default=True),
+        st.Page(_PAGES / "replay.py", title="Replay", icon=":material/play_circle:", url_path="replay"),
+        st.Page(_PAGES / "train.py", title="Train", icon=":material/model_training:", url_path="train"),
+    ]
+    st.navigation(pages, position="top").run()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""One file, one page: choose, load, call, show. No arithmetic, no `open`, no plotly."""

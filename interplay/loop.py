@@ -1,0 +1,393 @@
+"""The policy-reward loop: rollouts -> policy updates -> pairs -> judge -> refine reward model -> merge.
+
+    interplay train --method rloo --task chat
+
+Iteration 0 makes the first pairs, trains reward model 0 on them, freezes a copy as a judge, and
+scores the untrained policy. Each later iteration trains the policy, asks it for new pairs, has them
+judged, refines the reward model on them, pulls it back towards the one before, and scores again.
+Nothing here knows which objective or update rule runs; ZOPrO's loop (arXiv 2503.03460) is the model,
+without its published defects: prompts keep their ids, both orders are judged, the critic is trained,
+merged and un-merged reward models are kept, and an iteration is complete on disk or absent.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interplay import checkpoints, evaluation, interrupts, judges, reward_model, rollouts
+from interplay import session as sessions
+from interplay.config import RunConfig
+from interplay.errors import ConfigError, DataError
+from interplay.objectives.base import Batch, Metrics, Outputs, Targets
+from interplay.rollouts import Sequences
+from interplay.session import Report, Session, silent
+from interplay.store import RunStore
+from interplay.tasks import Pair, Prompt
+
+
+def train(config: RunConfig, *, report: Report = silent) -> Path:
+    """Run from the start. Returns the run's folder; raises `InterplayError` or `Interrupted`."""
+    store = sessions.create_store(config)
+    try:
+        with interrupts.raising():
+            session = sessions.build(config, store, report)
+    except BaseException:
+        store.close("failed", error="stopped while it was being set up")
+        shutil.rmtree(store.path, ignore_errors=True)
+        raise
+    return _run(session, None)
+
+
+def resume(path: Path, *, report: Report = silent) -> Path:
+    """Go on from the last complete iteration; what was recorded after it is set aside and repeated."""
+    store = RunStore.open(path, write=True)
+    try:
+        with interrupts.raising():
+            config = RunConfig.from_mapping(store.info.config, source=f"{path}/run.json").with_(out=str(path))
+            checkpoint = checkpoints.last(store.path / "checkpoints")
+            if checkpoint is not None and checkpoint.iteration >= config.iterations:
+                raise ConfigError(f"--resume is {str(path)!r}, which has finished all {config.iterations} iterations; start a new run")
+            session = sessions.build(config, store, report)
+    except BaseException as error:
+        store.close("failed" if store.status().state not in ("finished", "interrupted") else store.status().state, error=str(error) or None)
+        raise
+    return _run(session, checkpoint)
+
+
+def _run(session: Session, checkpoint: checkpoints.Loaded | None) -> Path:
+    """The whole loop inside the promises about signals and end states."""
+    store = session.store
+    try:
+        with interrupts.raising():
+            store.set_status(state="running")
+            pairs, done = _start(session, checkpoint)
+            for iteration in range(done + 1, session.config.iterations + 1):
+                pairs = _iterate(session, iteration, pairs)
+            _tidy(session)
+            session.say("finished")
+    except KeyboardInterrupt:
+        store.close("interrupted")
+        raise
+    except BaseException as error:
+        store.close("failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise
+    store.close("finished")
+    return store.path
+
+
+def _tidy(session: Session) -> None:
+    if session.config.keep_checkpoints == "last":
+        checkpoints.prune(session.store.checkpoint_path(), [session.config.iterations])
+
+
+# --- iterations ------------------------------------------------------------------------------------
+
+
+def _start(session: Session, checkpoint: checkpoints.Loaded | None) -> tuple[Sequence[Pair], int]:
+    """Iteration 0, or the end of the iteration that a resumed run goes on from."""
+    if checkpoint is None:
+        session.store.rewind(0)
+        sessions.attach(session)
+        return _iteration_zero(session), 0
+    session.store.rewind(int(checkpoint.state["recorder"]["clock"]))
+    starts = sessions.restore(session, checkpoint)
+    sessions.attach(session, starts)
+    session.reward_start = starts.get("reward")
+    if not session.data.heldout_pairs:
+        _judge_heldout(session, use_start=starts)
+    return checkpoint.pairs, checkpoint.iteration
+
+
+def _iteration_zero(session: Session) -> Sequence[Pair]:
+    """First pairs, reward model 0 and its frozen copy, the untrained policy's scores."""
+    session.recorder.begin_iteration(0)
+    if not session.data.heldout_pairs:
+        _judge_heldout(session)
+    pairs = session.data.pairs or _make_pairs(session, 0)
+    if session.models.reward is not None:
+        _refine(session, pairs, 0)
+        session.evaluator.frozen = session.unmerged
+    _score(session)
+    _save(session, 0, pairs)
+    return pairs
+
+
+def _iterate(session: Session, iteration: int, pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """One round. `pairs` are the judged pairs that offline objectives learn from."""
+    session.recorder.begin_iteration(iteration)
+    _train_policy(session, iteration, pairs)
+    for role in ("policy", "value"):
+        session.recorder.end_iteration(role)
+    fresh = _make_pairs(session, iteration)
+    if session.models.reward is not None:
+        before = session.unmerged
+        _refine(session, fresh, iteration)
+        if before is not None:
+            reward_model.keep_close(session.models.reward, before, session.config.keep_close)
+    _score(session)
+    _save(session, iteration, fresh)
+    return fresh
+
+
+def _save(session: Session, iteration: int, pairs: Sequence[Pair]) -> None:
+    session.say("saving")
+    session.store.flush()
+    root = session.store.checkpoint_path()
+    with interrupts.shield():
+        checkpoints.save(
+            root,
+            iteration,
+            session.models,
+            reward_unmerged=session.unmerged,
+            optimizers=session.optimizers,
+            pairs=pairs,
+            state=sessions.state(session),
+        )
+        if session.config.keep_checkpoints == "last":
+            checkpoints.prune(root, {0, iteration})
+
+
+# --- policy ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What one rollout batch gave: what the objective learns from, and what is shown of it."""
+
+    sequences: Sequences
+    batch: Batch
+    shown: Metrics
+
+
+def _train_policy(session: Session, iteration: int, pairs: Sequence[Pair]) -> None:
+    """`updates` optimiser steps on as many rollout batches as they need."""
+    config, done = session.config, 0
+    per_batch = config.inner_epochs * config.minibatches
+    batches = -(-config.updates // per_batch)
+    for number in range(batches):
+        session.say(f"iteration {iteration}: rollouts")
+        experience = _experience(session, iteration, (iteration - 1) * batches + number, pairs)
+        targets = session.method.objective.targets(experience.batch, session.method.objective_settings)
+        for index in _minibatches(session, experience.batch, number):
+            if done == config.updates:
+                break
+            session.say(f"iteration {iteration}: policy update {done + 1} of {config.updates}")
+            _update(session, experience, targets, index)
+            done += 1
+
+
+def _experience(session: Session, iteration: int, number: int, pairs: Sequence[Pair]) -> Experience:
+    """Fresh completions, and for offline objectives judged pairs beside them."""
+    if session.method.objective.data == "rollouts":
+        prompts = session.draw(session.data.prompts, number * session.config.prompts, session.config.prompts)
+        sequences, scores_B, shown = _rollouts(session, prompts, session.config.completions, number)
+        return Experience(sequences, _batch(session, sequences, scores_B), shown)
+    if not pairs:
+        raise DataError("no judged pair is left for the policy (all were ties); raise --pairs or --max-new-tokens, or use another --judge")
+    count = max(session.config.batch // 2, 1)
+    chosen = session.draw(pairs, number * count, count)
+    _, _, shown = _rollouts(session, [pair.prompt for pair in chosen], 1, number)
+    sequences = rollouts.written_pairs(session.models, chosen, session.config)
+    better_B = torch.tensor([1.0, 0.0], device=session.models.device).repeat(count)
+    return Experience(sequences, _batch(session, sequences, better_B), shown)
+
+
+def _rollouts(session: Session, prompts: Sequence[Prompt], completions: int, number: int) -> tuple[Sequences, Tensor, Metrics]:
+    """Sample, score, and write the completions down beside the update that they lead to."""
+    models, config = session.models, session.config
+    sequences = rollouts.sample(models, prompts, config, completions=completions, seed=session.seed("rollout", number))
+    gold_B = [session.task.gold(prompt, text) for prompt, text in zip(sequences.prompts, sequences.texts, strict=True)]
+    scores_B = torch.tensor(gold_B) if models.reward is None else rollouts.scores(models.reward, sequences)
+    scores_B = scores_B.to(models.device)
+    with torch.no_grad():
+        ours_BT, entropy_BT = rollouts.token_logprobs(models.policy, sequences, config.temperature)
+    theirs_BT = rollouts.reference_logprobs(models, sequences, config.temperature)
+    kl_B = ((ours_BT - theirs_BT) * sequences.mask_BT).sum(-1)
+    session.tokens += sequences.tokens
+    shown = {
+        "reward": float(scores_B.mean()),
+        "reward_std": float(scores_B.std(correction=0)),
+        "gold": fmean(gold_B),
+        "kl": float(kl_B.mean()),
+        "entropy": float(entropy_BT[sequences.mask_BT].mean()),
+        "completions/mean_length": float(sequences.lengths_B.float().mean()),
+        "completions/clipped_ratio": 1 - float(sequences.finished_B.float().mean()),
+    }
+    _write_completions(session, sequences, scores_B, gold_B, kl_B)
+    return sequences, scores_B, shown
+
+
+def _write_completions(session: Session, sequences: Sequences, scores_B: Tensor, gold_B: list[float], kl_B: Tensor) -> None:
+    """Completions are filed under the update that follows them."""
+    place = session.recorder.place("policy")
+    place = {**place, "clock": place["clock"] + 1, "update": place["update"] + 1}
+    score = evaluation.Score({}, sequences, gold_B, None, kl_B.tolist())
+    rows = evaluation.rows(score, place)
+    session.store.append("completions", {**rows, "split": ["train"] * len(gold_B), "reward": scores_B.tolist()})
+
+
+def _batch(session: Session, sequences: Sequences, scores_B: Tensor) -> Batch:
+    models, temperature = session.models, session.config.temperature
+    with torch.no_grad():
+        old_BT, _ = rollouts.token_logprobs(models.policy, sequences, temperature)
+    return Batch(
+        mask_BT=sequences.mask_BT,
+        group_B=sequences.group_B,
+        scores_B=scores_B,
+        reference_BT=rollouts.reference_logprobs(models, sequences, temperature),
+        old_BT=old_BT,
+        values_BT=None if models.critic is None else rollouts.values(models.critic, sequences),
+    )
+
+
+def _minibatches(session: Session, batch: Batch, number: int) -> Iterator[Tensor]:
+    """Row indices of each update on a batch; the rows of a prompt stay together."""
+    config = session.config
+    groups = torch.unique(batch.group_B)
+    for epoch in range(config.inner_epochs):
+        order = torch.from_numpy(_permutation(session, len(groups), number, epoch))
+        for part in order.chunk(config.minibatches):
+            yield torch.nonzero(torch.isin(batch.group_B, groups[part.to(groups.device)])).flatten()
+
+
+def _permutation(session: Session, count: int, number: int, epoch: int) -> Any:
+    import numpy as np
+
+    if session.config.minibatches == 1:
+        return np.arange(count)
+    return np.random.default_rng(session.seed("minibatch", number, epoch)).permutation(count)
+
+
+def _update(session: Session, experience: Experience, targets: Targets, index: Tensor) -> None:
+    """One policy update, one critic update where there is a critic, and what is known of both."""
+    sequences = _rows(experience.sequences, index)
+    batch = experience.batch.rows(index)
+    cut = {name: value[index] for name, value in targets.items()}
+    objective, settings = session.method.objective, session.method.objective_settings
+
+    def policy_loss() -> tuple[Tensor, Metrics]:
+        outputs = Outputs(*rollouts.token_logprobs(session.models.policy, sequences, session.config.temperature))
+        return objective.loss(outputs, batch, cut, settings)
+
+    metrics = session.policy.step(policy_loss)
+    session.done += 1
+    session.latest = {name: experience.shown[name] for name in ("reward", "kl")}
+    session.log("policy", {**experience.shown, **metrics, "tokens": float(session.tokens), "seconds": session.seconds})
+    if session.critic is not None and objective.critic_loss is not None:
+        _update_critic(session, sequences, batch, cut)
+
+
+def _update_critic(session: Session, sequences: Sequences, batch: Batch, targets: Targets) -> None:
+    objective, settings = session.method.objective, session.method.objective_settings
+    assert session.critic is not None
+
+    def critic_loss() -> tuple[Tensor, Metrics]:
+        assert objective.critic_loss is not None
+        return objective.critic_loss(rollouts.values(session.models.critic, sequences, gradient=True), batch, targets, settings)
+
+    session.log("value", session.critic.step(critic_loss))
+
+
+def _rows(sequences: Sequences, index: Tensor) -> Sequences:
+    places = index.tolist()
+    return Sequences(
+        tuple(sequences.prompts[i] for i in places),
+        tuple(sequences.texts[i] for i in places),
+        sequences.ids_BS[index],
+        sequences.attention_BS[index],
+        sequences.mask_BT[index],
+        sequences.finished_B[index],
+        sequences.group_B[index],
+    )
+
+
+# --- pairs and reward model ------------------------------------------------------------------------
+
+
+def _make_pairs(session: Session, iteration: int) -> Sequence[Pair]:
+    """Two answers of the current policy to each of `pairs` prompts, judged."""
+    session.say(f"iteration {iteration}: pairs")
+    config = session.config
+    prompts = session.draw(session.data.prompts, iteration * config.pairs, config.pairs)
+    candidates = _candidates(session, prompts, session.seed("pairs", iteration))
+    verdicts = judges.decide(session.judge, _least_sure(session, candidates))
+    session.log("reward", verdicts.metrics)
+    return verdicts.pairs
+
+
+def _candidates(session: Session, prompts: Sequence[Prompt], seed: int) -> list[tuple[Prompt, str, str]]:
+    sequences = rollouts.sample(session.models, prompts, session.config, completions=2, seed=seed)
+    return [(prompt, sequences.texts[2 * i], sequences.texts[2 * i + 1]) for i, prompt in enumerate(prompts)]
+
+
+def _least_sure(session: Session, candidates: list[tuple[Prompt, str, str]]) -> list[tuple[Prompt, str, str]]:
+    """The share of candidates on which the reward model's two scores are closest."""
+    keep = max(round(session.config.pair_share * len(candidates)), 1)
+    if keep == len(candidates) or session.models.reward is None or session.unmerged is None:
+        return candidates
+    both = [(prompt, text) for prompt, first, second in candidates for text in (first, second)]
+    scored_B = rollouts.scores(session.models.reward, rollouts.written(session.models, both, session.config, repeats=2))
+    gap = (scored_B[0::2] - scored_B[1::2]).abs().tolist()
+    return [candidates[i] for i in sorted(range(len(candidates)), key=gap.__getitem__)[:keep]]
+
+
+def _judge_heldout(session: Session, use_start: Mapping[str, Any] | None = None) -> None:
+    """Held-out pairs for data that brings none: answers of the untrained policy, judged once."""
+    config = session.config
+    if not config.heldout_pairs:
+        return
+    session.say("judging held-out pairs")
+    prompts = session.data.heldout[: config.heldout_pairs]
+    seed = session.seed("heldout")
+    if use_start is None:
+        candidates = _candidates(session, prompts, seed)
+    else:
+        with reward_model.using(session.models.policy, use_start["policy"]):
+            candidates = _candidates(session, prompts, seed)
+    session.evaluator.pairs = judges.decide(session.judge, candidates).pairs
+
+
+def _refine(session: Session, pairs: Sequence[Pair], iteration: int) -> None:
+    """Train the reward model on judged pairs and keep its un-merged weights."""
+    session.say(f"iteration {iteration}: reward model")
+    recorder, models = session.recorder, session.models
+    attached: list[Any] = []
+
+    def attach(optimizer: torch.optim.Optimizer) -> None:
+        attached.append(recorder.attach(optimizer, models.reward, "reward", start=session.reward_start))
+
+    def log(metrics: Mapping[str, float]) -> None:
+        session.done += 1
+        session.log("reward", metrics)
+        session.say(f"iteration {iteration}: reward model")
+
+    try:
+        reward_model.refine(models, pairs, session.config, seed=session.seed("refine", iteration), attach=attach, log=log)
+    finally:
+        for item in attached:
+            item.detach()
+    recorder.end_iteration("reward")
+    session.unmerged = reward_model.weights(models.reward)
+
+
+# --- scores ----------------------------------------------------------------------------------------
+
+
+def _score(session: Session) -> None:
+    """Held-out scores of the policy as it is now."""
+    session.say("scoring held-out prompts")
+    score = session.evaluator.score(session.models)
+    place = session.recorder.place("policy")
+    session.log("policy", score.metrics, split="heldout")
+    session.store.append("completions", evaluation.rows(score, place))
+    session.store.flush()
+
+

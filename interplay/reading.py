@@ -1,0 +1,212 @@
+"""The reading half of a run's folder: what it says about itself, its rows, and what has come since the last look.
+
+Takes no lock and writes nothing, so any number of viewers may read while one process writes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from interplay import disk
+from interplay.errors import StoreError, allowed, nearest
+from interplay.parts import Parts
+from interplay.records import SCHEMA_VERSION, STATES, STREAMS, RunInfo, State, Stream, schema
+
+RUN, STATUS, LOCK = "run.json", "status.json", "writer.lock"
+STALLED_AFTER = 60.0  # seconds without a heartbeat
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `status.json` holds. Times are seconds since the epoch."""
+
+    state: State
+    heartbeat: float
+    started: float | None = None
+    ended: float | None = None
+    progress: dict[str, Any] = field(default_factory=dict)
+    message: str | None = None
+    error: str | None = None
+    pid: int | None = None
+    host: str | None = None
+    dropped: int = 0  # rows given up because the disk stayed full
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Status:
+        """Unknown keys are kept out. Raises `StoreError` if it is no status."""
+        known = {key: value for key, value in raw.items() if key in cls.__dataclass_fields__}
+        if known.get("state") not in STATES:
+            raise StoreError(f"{STATUS} is damaged: state is {known.get('state')!r}; it must be one of {allowed(STATES)}")
+        wrong = [name for name, kinds in _STATUS_KINDS.items() if not isinstance(known.get(name, cls.__dataclass_fields__[name].default), kinds)]
+        if wrong or not isinstance(known.get("progress", {}), dict):
+            raise StoreError(f"{STATUS} is damaged: {(wrong or ['progress'])[0]} does not hold what it should")
+        return cls(**known)
+
+    def problems(self) -> list[str]:
+        return [f"{self.dropped} rows were given up while the disk was full"] if self.dropped else []
+
+    def shown(self) -> str:
+        """The state as a person should see it: `stalled` if it says running but nobody is."""
+        dead = self.host == socket.gethostname() and self.pid is not None and not (0 < self.pid < 2**31 and psutil.pid_exists(self.pid))
+        return "stalled" if self.state == "running" and (dead or time.time() - self.heartbeat > STALLED_AFTER) else self.state
+
+
+_NUMBER = (int, float)
+_STATUS_KINDS: dict[str, tuple[type, ...]] = {
+    "heartbeat": _NUMBER,
+    "started": (*_NUMBER, NoneType),
+    "ended": (*_NUMBER, NoneType),
+    "message": (str, NoneType),
+    "error": (str, NoneType),
+    "pid": (int, NoneType),
+    "host": (str, NoneType),
+    "dropped": (int,),
+}
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a stream has been read. `dataclasses.asdict` makes JSON of it, `Cursor(**raw)` a cursor."""
+
+    born: str  # creation time of the run: a new run in the same folder starts over
+    attempt: int
+    rows: int
+    reset: bool = field(default=False, compare=False)  # this read starts from the first row again
+
+
+class RunReader:
+    """One run, for looking at. `RunStore` adds writing."""
+
+    def __init__(self, path: Path, info: RunInfo) -> None:
+        self.path, self.info = path, info
+        self._schemas = {stream: schema(stream, info.sketch.k) for stream in STREAMS}
+        self._parts = {stream: Parts(path, stream, self._schemas[stream]) for stream in STREAMS}
+
+    def read(self, stream: Stream, columns: Sequence[str] | None = None, filter: pc.Expression | None = None) -> pa.Table:
+        """The flushed rows of a stream, in the order in which they were appended."""
+        self._schema(stream)
+        return self._parts[stream].read(0, columns, filter)[0]
+
+    def read_new(self, stream: Stream, cursor: Cursor | None = None, columns: Sequence[str] | None = None) -> tuple[pa.Table, Cursor]:
+        """Rows that `cursor` has not seen, and the next cursor. If its `reset` is true the table is everything from the start."""
+        self._schema(stream)
+        parts = self._parts[stream]
+        start = cursor.rows if cursor is not None else 0
+        table, view = parts.read(start, columns)
+        reset = cursor is not None and (cursor.born != self.info.created or cursor.attempt != view.attempt or cursor.rows > view.stop)
+        if reset:
+            table, view = parts.read(0, columns)
+        return table, Cursor(self.info.created, view.attempt, view.stop, reset)
+
+    def status(self) -> Status:
+        """What the writer last said. Raises `StoreError` if that is damaged or missing."""
+        try:
+            return Status.from_json(disk.read_json(self.path / STATUS))
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.path / STATUS} is missing; the run was never complete, or was copied in part") from error
+
+    def problems(self) -> list[str]:
+        """What a viewer should say beside the data, one line each: damaged parts, missing rows, rows given up."""
+        lines = _age(self.info)
+        for parts in self._parts.values():
+            try:
+                lines += parts.view().problems
+            except StoreError as error:
+                lines.append(str(error))
+        try:
+            return lines + self.status().problems()
+        except StoreError as error:
+            return [*lines, str(error)]
+
+    def _schema(self, stream: str) -> pa.Schema:
+        if stream not in self._schemas:
+            raise StoreError(f"stream is {stream!r}; allowed: {allowed(STREAMS)}{nearest(stream, STREAMS)}")
+        return self._schemas[stream]
+
+
+def read_info(path: Path) -> RunInfo:
+    """What `run.json` holds. Raises `StoreError` with the reason."""
+    try:
+        raw = disk.read_json(path / RUN)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} holds no run ({RUN} is missing); `interplay runs` lists the runs there are") from error
+    try:
+        info = RunInfo.from_json(raw)
+    except (TypeError, AttributeError) as error:
+        raise StoreError(f"{path / RUN} is damaged: {error}") from error
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(info, name), kind)]
+    if wrong or not isinstance(info.sketch.k, int) or not 0 <= info.sketch.k <= _LARGEST_SKETCH:
+        raise StoreError(f"{path / RUN} is damaged: {(wrong or ['sketch.k'])[0]} does not hold what it should")
+    return info
+
+
+def newer(info: RunInfo) -> str | None:
+    """What to say of a run that a later version wrote; None for all others."""
+    if info.schema_version <= SCHEMA_VERSION:
+        return None
+    return (
+        f"was written by a newer Interplay (schema {info.schema_version}, this one knows {SCHEMA_VERSION}), so it is read-only and may show less than it holds"
+    )
+
+
+def _age(info: RunInfo) -> list[str]:
+    newest = newer(info)
+    return [f"this run {newest}"] if newest else []
+
+
+_KINDS: dict[str, type] = {"run": str, "config": dict, "command": list, "created": str, "schema_version": int, "versions": dict, "notes": list}
+_LARGEST_SKETCH = 2**20
+
+
+# --- one line of a list of runs ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of a list of runs. `state` is as shown: a State, `stalled` or `unreadable`."""
+
+    run: str
+    path: Path
+    state: str
+    method: str | None = None
+    task: str | None = None
+    seed: int | None = None
+    created: str | None = None
+    progress: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def summarise(path: Path) -> RunSummary:
+    """The line of one run, from two small files. Raises `StoreError` if they cannot be read."""
+    info = read_info(path)
+    status = RunReader(path, info).status()
+    method, task, seed = (info.config.get(name) for name in ("method", "task", "seed"))
+    return RunSummary(
+        path.name,
+        path,
+        status.shown(),
+        method if isinstance(method, str) else None,
+        task if isinstance(task, str) else None,
+        seed if isinstance(seed, int) else None,
+        info.created,
+        status.progress,
+        info.config,
+        (*_age(info), *status.problems()),
+    )
+
+
+def looks_like_run(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder is, or was meant to be, a run; other folders are nobody's business."""
+    return not entry.name.startswith((".", "_")) and any(os.path.lexists(os.path.join(entry.path, name)) for name in (RUN, STATUS, LOCK))

@@ -1,0 +1,266 @@
+"""Prompts -> completions, log-probabilities and values. Generates and scores; never trains.
+
+Axes: B sequences, S = prompt (left-padded) + completion (right-padded) tokens, T completion tokens.
+Sampling has its own seed on every call, so the global generator is left as it was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interplay.config import RunConfig
+from interplay.errors import ConfigError, DataError
+from interplay.models import Models
+from interplay.tasks import Pair, Prompt
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """B answers to prompts, as text and as tokens."""
+
+    prompts: tuple[Prompt, ...]
+    texts: tuple[str, ...]
+    ids_BS: Tensor
+    attention_BS: Tensor
+    mask_BT: Tensor  # true on completion tokens, the end token included
+    finished_B: Tensor  # the completion ended by itself
+    group_B: Tensor  # rows of the same prompt share a number
+
+    @property
+    def lengths_B(self) -> Tensor:
+        return self.mask_BT.sum(-1)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.mask_BT.sum())
+
+    def token_lists(self) -> list[list[int]]:
+        """Prompt and completion of each row without padding, as a trainer wants them."""
+        full_BS = self.attention_BS.bool()
+        return [row[keep].tolist() for row, keep in zip(self.ids_BS, full_BS, strict=True)]
+
+    def rows(self, start: int, stop: int) -> Sequences:
+        cut = {f.name: getattr(self, f.name)[start:stop] for f in fields(self)}
+        return replace(self, **cut)
+
+
+# --- prompts -> tokens -----------------------------------------------------------------------------
+
+
+def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Token ids of the conversation, up to and including the header of the answer."""
+    text = tokenizer.apply_chat_template([dict(m) for m in prompt.messages], tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def fitting(tokenizer: Any, prompts: Sequence[Prompt], config: RunConfig) -> tuple[tuple[Prompt, ...], int]:
+    """The prompts of at most `max_prompt_tokens` tokens and how many were left out.
+
+    Raises `DataError` if none is left.
+    """
+    sizes = [len(encode(tokenizer, prompt)) for prompt in prompts]
+    kept = tuple(p for p, size in zip(prompts, sizes, strict=True) if size <= config.max_prompt_tokens)
+    if not kept:
+        raise DataError(
+            f"--max-prompt-tokens is {config.max_prompt_tokens}, but the shortest of {len(prompts)} prompts has {min(sizes, default=0)} tokens; "
+            "raise it, or give shorter prompts"
+        )
+    return kept, len(prompts) - len(kept)
+
+
+def check_context(models: Models, config: RunConfig) -> None:
+    """Raises `ConfigError` where prompt and completion cannot fit the model's context together."""
+    context = getattr(models.policy.config, "max_position_embeddings", None) or getattr(models.policy.config, "n_positions", None)
+    needed = config.max_prompt_tokens + max(config.max_new_tokens, config.max_pair_tokens)
+    if context and needed > context:
+        raise ConfigError(
+            f"--max-prompt-tokens {config.max_prompt_tokens} plus the longest answer ({needed - config.max_prompt_tokens} tokens) is {needed}, "
+            f"but this model's context holds {context}; lower --max-prompt-tokens, --max-new-tokens or --max-pair-tokens"
+        )
+
+
+def _pad_left(rows: Sequence[Sequence[int]], pad: int) -> Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+
+
+def _pad_right(rows: Sequence[Sequence[int]], pad: int) -> Tensor:
+    width = max(1, max(len(row) for row in rows))
+    return torch.tensor([list(row) + [pad] * (width - len(row)) for row in rows])
+
+
+# --- sampling --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The global generator set to `seed` inside the block and put back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def sample(models: Models, prompts: Sequence[Prompt], config: RunConfig, *, completions: int, seed: int) -> Sequences:
+    """`completions` answers to each prompt by the current policy, rows of a prompt side by side."""
+    repeated = [prompt for prompt in prompts for _ in range(completions)]
+    encoded = [encode(models.tokenizer, prompt) for prompt in prompts]
+    rows = [row for row in encoded for _ in range(completions)]
+    pad = models.tokenizer.pad_token_id
+    prompt_BP = _pad_left(rows, pad)
+    attention_BP = _pad_left([[1] * len(row) for row in rows], 0)
+    stops = sorted({models.tokenizer.eos_token_id, pad})
+    with torch.no_grad(), seeded(seed, models.device):
+        ids_BS = models.policy.generate(
+            input_ids=prompt_BP.to(models.device),
+            attention_mask=attention_BP.to(models.device),
+            generation_config=_generation(config, stops, pad),
+        ).cpu()
+    answer_BT = ids_BS[:, prompt_BP.shape[1] :]
+    mask_BT, finished_B = until_stop(answer_BT, stops)
+    return _sequences(models, repeated, ids_BS, attention_BP, mask_BT, finished_B, len(prompts), completions)
+
+
+def _generation(config: RunConfig, stops: list[int], pad: int) -> Any:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        do_sample=True,
+        temperature=config.temperature,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=config.max_new_tokens,
+        eos_token_id=stops,
+        pad_token_id=pad,
+        use_cache=True,
+    )
+
+
+def until_stop(answer_BT: Tensor, stops: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Mask up to and including the first stop token of each row, and whether there was one."""
+    stop_BT = torch.isin(answer_BT, torch.tensor(stops))
+    before_BT = (stop_BT.cumsum(-1) - stop_BT.long()) == 0
+    return before_BT, stop_BT.any(-1)
+
+
+def _sequences(
+    models: Models,
+    prompts: Sequence[Prompt],
+    ids_BS: Tensor,
+    attention_BP: Tensor,
+    mask_BT: Tensor,
+    finished_B: Tensor,
+    groups: int,
+    repeats: int,
+) -> Sequences:
+    answer_BT = ids_BS[:, attention_BP.shape[1] :]
+    texts = [models.tokenizer.decode(row[keep], skip_special_tokens=True).strip() for row, keep in zip(answer_BT, mask_BT, strict=True)]
+    return Sequences(
+        tuple(prompts),
+        tuple(texts),
+        ids_BS.to(models.device),
+        torch.cat([attention_BP, mask_BT.long()], 1).to(models.device),
+        mask_BT.to(models.device),
+        finished_B.to(models.device),
+        torch.arange(groups).repeat_interleave(repeats).to(models.device),
+    )
+
+
+def written(models: Models, answers: Sequence[tuple[Prompt, str]], config: RunConfig, *, repeats: int = 1) -> Sequences:
+    """Given answers as sequences: tokenised, ended, cut at `max_pair_tokens`."""
+    tokenizer = models.tokenizer
+    prompts = [encode(tokenizer, prompt) for prompt, _ in answers]
+    full = [[*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for _, text in answers]
+    rows = [row[: config.max_pair_tokens] for row in full]
+    pad = tokenizer.pad_token_id
+    prompt_BP, attention_BP = _pad_left(prompts, pad), _pad_left([[1] * len(row) for row in prompts], 0)
+    mask_BT = _pad_right([[1] * len(row) for row in rows], 0).bool()
+    finished_B = torch.tensor([len(row) <= config.max_pair_tokens for row in full])
+    ids_BS = torch.cat([prompt_BP, _pad_right(rows, pad)], 1)
+    return _sequences(models, [p for p, _ in answers], ids_BS, attention_BP, mask_BT, finished_B, len(answers) // repeats, repeats)
+
+
+def written_pairs(models: Models, pairs: Sequence[Pair], config: RunConfig) -> Sequences:
+    """Chosen and rejected of each pair side by side: rows 2i and 2i + 1."""
+    return written(models, [(p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)], config, repeats=2)
+
+
+# --- scoring ---------------------------------------------------------------------------------------
+
+
+def positions(attention_BS: Tensor) -> Tensor:
+    """Position of each token counted from the first one that is not padding."""
+    return (attention_BS.cumsum(-1) - 1).clamp(min=0)
+
+
+def token_logprobs(model: Any, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
+    """log pi(token) and entropy of the next-token distribution, each B x T, float32.
+
+    Logits are divided by the temperature that rollouts are sampled at, so that the policy which is
+    optimised is the one that sampled. The entropy carries no gradient.
+    """
+    width = sequences.mask_BT.shape[1]
+    logits_BTV = model(
+        input_ids=sequences.ids_BS,
+        attention_mask=sequences.attention_BS,
+        position_ids=positions(sequences.attention_BS),
+        logits_to_keep=width + 1,
+        use_cache=False,
+    ).logits[:, -width - 1 : -1]
+    scaled_BTV = logits_BTV.float() / temperature
+    all_BTV = scaled_BTV.log_softmax(-1)
+    chosen_BT = all_BTV.gather(-1, sequences.ids_BS[:, -width:, None]).squeeze(-1)
+    with torch.no_grad():
+        entropy_BT = -(all_BTV.exp() * all_BTV).sum(-1)
+    return chosen_BT, entropy_BT
+
+
+@contextmanager
+def reference(models: Models) -> Iterator[Any]:
+    """The model that the policy started from: a frozen copy, or the policy without its adapter."""
+    if models.reference is not None:
+        yield models.reference
+        return
+    with models.policy.disable_adapter():
+        yield models.policy
+
+
+def reference_logprobs(models: Models, sequences: Sequences, temperature: float) -> Tensor:
+    with torch.no_grad(), reference(models) as model:
+        return token_logprobs(model, sequences, temperature)[0]
+
+
+def scores(model: Any, sequences: Sequences, *, rows: int = 32) -> Tensor:
+    """The reward model's score of each sequence, shape B, float32."""
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(sequences.texts), rows):
+            part = sequences.rows(start, start + rows)
+            logits = model(
+                input_ids=part.ids_BS,
+                attention_mask=part.attention_BS,
+                position_ids=positions(part.attention_BS),
+                use_cache=False,
+            ).logits
+            parts.append(logits.squeeze(-1).float())
+    return torch.cat(parts)
+
+
+def values(critic: Any, sequences: Sequences, *, gradient: bool = False) -> Tensor:
+    """The critic's value before each completion token, B x T, float32."""
+    width = sequences.mask_BT.shape[1]
+    with nullcontext() if gradient else torch.no_grad():
+        logits_BS1 = critic(
+            input_ids=sequences.ids_BS,
+            attention_mask=sequences.attention_BS,
+            position_ids=positions(sequences.attention_BS),
+            use_cache=False,
+        ).logits
+    return logits_BS1.squeeze(-1).float()[:, -width - 1 : -1] * sequences.mask_BT
+
+

@@ -1,0 +1,258 @@
+"""Everything one run holds while it trains, built once: models, data, judge, recorder, store.
+
+The loop reads as steps because this file does the gathering. It decides nothing about objectives.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from interplay import __version__, checkpoints, data, judges, methods, models, reward_model, rollouts, tasks, updates
+from interplay.config import RunConfig
+from interplay.evaluation import Baseline, Evaluator
+from interplay.methods import Method
+from interplay.models import Models
+from interplay.recorder import UpdateRecorder
+from interplay.records import RunInfo, SketchSpec
+from interplay.reward_model import Weights
+from interplay.store import RunStore
+from interplay.tasks import Task, TaskData
+from interplay import updates
+from interplay.updates import Plan, Stepper
+
+T = TypeVar("T")
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "pyarrow", "numpy")
+
+
+class Report(Protocol):
+    """Whoever shows progress: a bar on the terminal, or nobody."""
+
+    def __call__(self, doing: str, share: float, metrics: Mapping[str, float]) -> None: ...
+
+
+def silent(doing: str, share: float, metrics: Mapping[str, float]) -> None:
+    """Nobody watches."""
+
+
+@dataclass
+class Session:
+    """A run at work."""
+
+    config: RunConfig
+    method: Method
+    task: Task
+    data: TaskData
+    models: Models
+    store: RunStore
+    recorder: UpdateRecorder
+    judge: judges.Judge
+    evaluator: Evaluator
+    policy: Stepper
+    critic: Stepper | None
+    report: Report
+    started: float = field(default_factory=time.monotonic)
+    before: float = 0.0  # seconds of earlier attempts
+    tokens: int = 0  # completion tokens generated for training
+    done: int = 0  # updates of all roles
+    reward_start: Weights | None = None  # reward model at the start of a resumed run
+    unmerged: Weights | None = None  # reward model as the last refinement left it
+    latest: dict[str, float] = field(default_factory=dict)
+
+    # --- time, seeds, order ----------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def seed(self, purpose: str, *numbers: int) -> int:
+        """A seed of its own for every use, so that streams never share draws and a resume repeats them."""
+        stream = "data" if purpose == "order" else "sampling"
+        key = [self.config.stream_seed(stream), *purpose.encode(), *numbers]
+        return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+    def draw(self, items: Sequence[T], start: int, count: int) -> list[T]:
+        """Entries start ... start + count of an endless sequence of seeded permutations."""
+        found: list[T] = []
+        while len(found) < count:
+            epoch, place = divmod(start + len(found), len(items))
+            order = np.random.default_rng(self.seed("order", epoch)).permutation(len(items))
+            found += [items[i] for i in order[place : place + count - len(found)]]
+        return found
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def log(self, role: str, values: Mapping[str, float | None], split: str = "train") -> None:
+        """Write metrics at the latest update of a role; what is not finite is null."""
+        place, count = self.recorder.place(role), len(values)
+        finite = [float(v) if v is not None and np.isfinite(v) else None for v in values.values()]
+        self.store.append(
+            "metrics",
+            {
+                **{name: [value] * count for name, value in place.items()},
+                "split": [split] * count,
+                "name": list(values),
+                "value": finite,
+                "seconds": [self.seconds] * count,
+            },
+        )
+
+    def say(self, doing: str) -> None:
+        """Tell the terminal and the dashboard what is being done."""
+        total = self.planned_updates
+        share = min(self.done / total, 1.0) if total else 1.0
+        self.report(doing, share, {**self.latest, "seconds": self.seconds})
+        place = {"doing": doing, "share": share, "done": self.done, "planned": total, **self.latest}
+        self.store.set_status(progress=place)
+
+    @property
+    def planned_updates(self) -> int:
+        config = self.config
+        refinements = (config.iterations + 1) * config.reward_updates if self.models.reward is not None else 0
+        return config.iterations * config.updates + refinements
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        found = {"policy": self.policy.optimizer}
+        return found if self.critic is None else {**found, "value": self.critic.optimizer}
+
+
+# --- building --------------------------------------------------------------------------------------
+
+
+def create_store(config: RunConfig) -> RunStore:
+    """The run's folder with `run.json` in it. Raises `StoreError` before anything is computed."""
+    path = Path(config.out) if config.out else Path("runs") / f"{config.method.replace('+', '-')}-{config.task}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    info = RunInfo(
+        run=path.name,
+        config=config.to_mapping(),
+        command=["interplay", "train", *config.to_argv()],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        sketch=SketchSpec(config.sketch, config.stream_seed("perturbation"), config.sketch_space),  # type: ignore[arg-type]
+        commit=_commit(),
+        versions={"interplay": __version__, "python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+    )
+    return RunStore.create(path, info)
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, if it is one."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def build(config: RunConfig, store: RunStore, report: Report) -> Session:
+    """Load everything. Raises `InterplayError` for whatever a person can mend."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    method = methods.resolve(config)
+    task = tasks.find(config.task)
+    report("reading data", 0.0, {})
+    found = data.load(config, task)
+    report("loading models", 0.0, {})
+    needs_reward = config.reward == "model"
+    loaded = models.load(config, critic=method.objective.critic_loss is not None, reward=needs_reward)
+    rollouts.check_context(loaded, config)
+    found = _fit(found, loaded, config)
+    recorder = UpdateRecorder(store, store.info.sketch)
+    evaluator = Evaluator(task, found.heldout, found.heldout_pairs[: config.heldout_pairs], config)
+    policy, critic = _steppers(config, method, loaded)
+    store.update_info(model=_describe(loaded), data=dict(found.report), machine=_machine(loaded), notes=_notes(config, loaded))
+    return Session(config, method, task, found, loaded, store, recorder, judges.find(config, task, loaded), evaluator, policy, critic, report)
+
+
+def _fit(found: TaskData, loaded: Models, config: RunConfig) -> TaskData:
+    """Leave out prompts that are too long, and say how many."""
+    prompts, long_train = rollouts.fitting(loaded.tokenizer, found.prompts, config)
+    heldout, long_heldout = rollouts.fitting(loaded.tokenizer, found.heldout, config)
+    kept = {prompt.id for prompt in (*prompts, *heldout)}
+    pairs = tuple(pair for pair in found.pairs if pair.prompt.id in kept)
+    heldout_pairs = tuple(pair for pair in found.heldout_pairs if pair.prompt.id in kept)
+    report = {**found.report, "prompts_too_long": long_train + long_heldout, "training_prompts": len(prompts), "heldout_prompts": len(heldout)}
+    return TaskData(prompts, heldout, pairs, heldout_pairs, report)
+
+
+def _steppers(config: RunConfig, method: Method, loaded: Models) -> tuple[Stepper, Stepper | None]:
+    planned = config.iterations * config.updates
+    policy = method.rule.build(_parameters(loaded.policy), Plan(config.learning_rate, planned, config), method.rule_settings)
+    if loaded.critic is None:
+        return policy, None
+    first_order = updates.find("first_order")  # a critic is trained by gradients under every update rule
+    rate = method.objective_settings.value_learning_rate
+    return policy, first_order.build(_parameters(loaded.critic), Plan(rate, planned, config), first_order.settings())
+
+
+def _parameters(model: Any) -> list[torch.nn.Parameter]:
+    return [parameter for _, parameter in reward_model.trainable(model)]
+
+
+def _describe(loaded: Models) -> dict[str, Any]:
+    trained = {role: sum(p.numel() for p in _parameters(model)) for role, model in loaded.trained()}
+    return {**models.fingerprint(loaded.source), "dtype": str(loaded.dtype).removeprefix("torch."), "trained_parameters": trained}
+
+
+def _machine(loaded: Models) -> dict[str, Any]:
+    device = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else platform.machine()
+    return {"device": loaded.device.type, "name": device, "threads": torch.get_num_threads(), "system": platform.system()}
+
+
+def _notes(config: RunConfig, loaded: Models) -> list[str]:
+    start = {
+        "shared": "all adapters start from the same A (B = 0)",
+        "independent": "each adapter drew its own A (B = 0): equal gradients then have an effective cosine of about rank / inputs",
+    }[config.adapter_init]
+    return [note for note in (loaded.source.note, start if config.tune == "lora" else None) if note]
+
+
+# --- attaching and resuming ------------------------------------------------------------------------
+
+
+def attach(session: Session, starts: Mapping[str, Weights] | None = None) -> None:
+    """Let the recorder listen to policy and critic; the reward model's optimiser comes with each refinement."""
+    starts = starts or {}
+    session.recorder.attach(session.policy.optimizer, session.models.policy, "policy", start=starts.get("policy"))
+    if session.critic is not None:
+        session.recorder.attach(session.critic.optimizer, session.models.critic, "value", start=starts.get("value"))
+
+
+def state(session: Session) -> dict[str, Any]:
+    """What a resumed run must know beside weights; plain JSON."""
+    base = session.evaluator.baseline
+    return {
+        "recorder": session.recorder.state(),
+        "tokens": session.tokens,
+        "seconds": session.seconds,
+        "done": session.done,
+        "baseline": vars(base) if base else None,
+    }
+
+
+def restore(session: Session, checkpoint: checkpoints.Loaded) -> dict[str, Weights]:
+    """Put a session back to the end of an iteration. Returns the weights at the start of the run."""
+    starts = {role: reward_model.weights(model) for role, model in session.models.trained()}
+    session.unmerged = checkpoints.restore(checkpoint, session.models)
+    for name, optimizer in session.optimizers.items():
+        checkpoints.restore_optimizer(optimizer, checkpoint.folder / f"optimizer-{name}.safetensors")
+    kept = checkpoint.state
+    session.recorder.load_state(kept["recorder"])
+    session.tokens, session.before, session.done = kept["tokens"], kept["seconds"], kept["done"]
+    session.evaluator.baseline = Baseline(**kept["baseline"]) if kept["baseline"] else None
+    if session.models.reward is not None:
+        first = session.store.path / "checkpoints" / "iteration-0" / "reward"
+        session.evaluator.frozen = checkpoints.read(session.models.reward, first)
+    return starts
+
+

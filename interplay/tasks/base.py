@@ -1,0 +1,64 @@
+"""What a task is: prompts, instructions, and a gold score. No model, no torch.
+
+A task is one file in this folder that ends in `TASK = ...`; `interplay.tasks.find` discovers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Messages = tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One thing to answer. `text` is the raw source (a message, a passage, a sentence) that gold
+    scores are computed from; `messages` is what the chat template is given."""
+
+    id: str
+    text: str
+    messages: Messages
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, the first judged better; `margin` is by how much, if known."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a run reads: disjoint training and held-out prompts, and judged pairs if the data has them.
+
+    `report` goes into `run.json`: source, sha256, layout, rows read, rows left out and why.
+    """
+
+    prompts: tuple[Prompt, ...]
+    heldout: tuple[Prompt, ...]
+    pairs: tuple[Pair, ...] = ()
+    heldout_pairs: tuple[Pair, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """Six short members; see chat.py for a real example."""
+
+    name: str
+    description: str
+    prompts_file: str  # file in data/prompts
+
+    def messages(self, text: str) -> Messages:
+        """The conversation that asks for an answer to `text`."""
+
+    def source(self, prompt: str) -> str:
+        """The raw source inside a prompt of real data (drops a trailing `TL;DR:` and the like)."""
+
+    def gold(self, prompt: Prompt, completion: str) -> float:
+        """Programmatic score in [0, 1]; higher is better; 0 for an empty completion."""

@@ -1,0 +1,63 @@
+"""First order: AdamW on the gradient, with clipping, warm-up and a schedule.
+
+Loshchilov & Hutter 2019 (arXiv 1711.05101). Works on adapters and on full parameters alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from interplay.config import setting
+from interplay.errors import DivergedError
+from interplay.objectives.base import Metrics
+from interplay.updates.base import Closure, Plan, UpdateRule
+
+
+@dataclass(frozen=True)
+class Settings:
+    beta1: float = setting(0.9, "first_order", "AdamW's decay of the mean gradient", low=0, high=0.9999)
+    beta2: float = setting(0.999, "first_order", "AdamW's decay of the mean squared gradient", low=0, high=0.99999)
+
+
+def factor(schedule: str, warmup: int, updates: int, done: int) -> float:
+    """Share of the learning rate after `done` updates: linear warm-up, then the schedule down to 0."""
+    if done < warmup:
+        return (done + 1) / warmup
+    progress = (done - warmup) / max(updates - warmup, 1)
+    return {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[schedule]
+
+
+class FirstOrder:
+    """AdamW at work on one role's parameters."""
+
+    def __init__(self, parameters: Sequence[Tensor], plan: Plan, settings: Settings) -> None:
+        config = plan.config
+        self.parameters = list(parameters)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            self.parameters, lr=plan.learning_rate, betas=(settings.beta1, settings.beta2), weight_decay=config.weight_decay
+        )
+        self.scheduler = LambdaLR(self.optimizer, lambda done: factor(config.schedule, config.warmup, plan.updates, done))
+        self.clip_norm = config.clip_norm
+
+    def step(self, closure: Closure) -> Metrics:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, metrics = closure()
+        rate = self.optimizer.param_groups[0]["lr"]
+        if not torch.isfinite(loss):
+            raise DivergedError(f"the loss is {float(loss)} at learning rate {rate:g}; lower --learning-rate, or raise the KL weight")
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or math.inf)
+        if not torch.isfinite(norm):
+            raise DivergedError(f"the gradient norm is {float(norm)} at learning rate {rate:g}; lower --learning-rate, or use --dtype float32")
+        self.optimizer.step()
+        self.scheduler.step()
+        return {**metrics, "loss": float(loss.detach()), "grad_norm": float(norm), "lr": float(rate)}
+
+
+RULE = UpdateRule("first_order", "AdamW on the gradient", "arXiv:1711.05101", Settings, FirstOrder)

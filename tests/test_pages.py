@@ -1,0 +1,262 @@
+"""Every page opens on every kind of run, says why a place is empty, and shows hostile text as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.fabricate import HOSTILE, Fabricated
+
+MAIN = str(Path(__file__).parents[1] / "app" / "main.py")
+Open = Callable[..., AppTest]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    monkeypatch.setenv("INTERPLAY_RUNS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def show() -> Open:
+    def open_page(page: str, **url: str) -> AppTest:
+        app = AppTest.from_file(MAIN, default_timeout=60)
+        if page != "runs":  # the page that opens by itself
+            app.run()
+            app.switch_page(f"pages/{page}.py")
+        for name, value in url.items():
+            app.query_params[name] = value
+        app.run()
+        assert not app.exception, [error.message for error in app.exception]
+        return app
+
+    return open_page
+
+
+def _texts(app: AppTest) -> str:
+    return "\n".join(element.value for kind in (app.text, app.caption, app.warning, app.info, app.markdown) for element in kind)
+
+
+def _charts(app: AppTest) -> list[dict[str, Any]]:
+    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+
+
+# --- an empty root -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["runs", "replay"])
+def test_an_empty_root_shows_the_command_that_fills_it(root: Path, show: Open, page: str) -> None:
+    app = show(page)
+    assert "interplay train" in app.code[0].value
+    assert str(root) in _texts(app)
+
+
+def test_train_opens_without_runs(root: Path, show: Open) -> None:
+    app = show("train")
+    assert "interplay train" in app.code[0].value
+    assert "Nothing has been started" in _texts(app)
+
+
+# --- runs of every kind --------------------------------------------------------------------------
+
+
+def test_a_finished_run(root: Path, show: Open) -> None:
+    Fabricated(root / "done", layers=2, k=16, updates_each=3).whole()
+    app = show("replay", run="done")
+    assert len(_charts(app)) == 3 + 3 + 1
+    assert "random walks" in _texts(app)
+    assert "update 6, iteration 2" in _texts(app)
+    assert app.dataframe[0].value.shape[0] == 3
+
+
+def test_a_live_run_grows_without_a_reload(root: Path, show: Open) -> None:
+    live = Fabricated(root / "live", layers=2, k=16)
+    live.heldout(0)
+    live.step("policy", 1, 2)
+    live.store.flush()
+    app = show("replay", run="live")
+    assert "update 2, iteration 1" in _texts(app)
+    live.step("policy", 1, 3)
+    live.store.flush()
+    app.run()
+    assert not app.exception
+    assert "update 5, iteration 1" in _texts(app)
+    live.store.close("finished")
+
+
+def test_a_run_before_its_first_update(root: Path, show: Open) -> None:
+    Fabricated(root / "new", layers=2, k=16)
+    app = show("replay", run="new")
+    assert "The policy has not moved yet" in _texts(app)
+    assert "No optimiser step recorded yet" in _texts(app)
+    assert "No held-out score yet" in _texts(app)
+
+
+def test_one_update_only(root: Path, show: Open) -> None:
+    one = Fabricated(root / "one", layers=2, k=16, value=False)
+    one.step("policy", 1, 1)
+    one.store.close("finished")
+    app = show("replay", run="one")
+    assert "The only update so far" in _texts(app)
+    assert "at least two updates" in _texts(app)
+
+
+@pytest.mark.parametrize("odd", ["bad_numbers", "constant"])
+def test_odd_numbers(root: Path, show: Open, odd: str) -> None:
+    Fabricated(root / "odd", layers=2, k=16, updates_each=6, **{odd: True}).whole()
+    app = show("replay", run="odd")
+    assert len(_charts(app)) == 7
+    if odd == "bad_numbers":
+        assert "are not finite and are not drawn" in _texts(app).replace("\\", "")
+
+
+def test_a_broken_run_is_listed_with_its_reason(root: Path, show: Open) -> None:
+    Fabricated(root / "good", layers=2, k=16, updates_each=2).whole()
+    (root / "bad").mkdir()
+    (root / "bad" / "run.json").write_text("{ not json")
+    app = show("replay", run="bad")
+    assert app.warning
+    table = show("runs").dataframe[0].value
+    assert dict(zip(table["run"], table["state"], strict=True)) == {"bad": "unreadable", "good": "finished"}
+
+
+def test_a_damaged_part_is_named_and_the_rest_is_shown(root: Path, show: Open) -> None:
+    path = Fabricated(root / "hurt", layers=2, k=16, updates_each=3).whole()
+    part = next((path / "completions").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-20])
+    app = show("replay", run="hurt")
+    assert "completions" in " ".join(warning.value for warning in app.warning)
+    assert len(_charts(app)) == 7
+
+
+# --- choices -------------------------------------------------------------------------------------
+
+
+def test_the_url_reproduces_the_view(root: Path, show: Open) -> None:
+    Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
+    Fabricated(root / "b", layers=2, k=16, updates_each=4).whole()
+    app = show("replay", run="b", update="3", x="seconds", quantity="persistence", rows="kind", dims="3-D")
+    assert app.selectbox(key="run").value == "b"
+    assert "update 3, iteration 1" in _texts(app)
+    charts = _charts(app)
+    assert charts[0]["layout"]["xaxis"]["title"]["text"] == "training time (s)"
+    assert charts[3]["data"][0]["y"][0] == "down_proj"
+    assert charts[3]["data"][0]["zmin"] == -1
+    assert charts[-1]["data"][0]["type"] == "scatter3d"
+
+
+@pytest.mark.parametrize("value", ["-1", "99999999", "abc", "<script>", "1e9", "", "٣"])
+def test_nonsense_in_the_url_is_ignored(root: Path, show: Open, value: str) -> None:
+    Fabricated(root / "a", layers=2, k=16, updates_each=3).whole()
+    app = show("replay", run=value, update=value, x=value, quantity=value, rows=value, space=value, dims=value, scale=value, split=value, roles=value)
+    assert len(_charts(app)) == 7
+
+
+def test_play_walks_through_the_updates(root: Path, show: Open) -> None:
+    Fabricated(root / "a", layers=2, k=16, updates_each=3).whole()
+    app = show("replay", run="a")
+    app.button(key="play").click().run()
+    assert "update 1, iteration 1" in _texts(app)
+    app.run()
+    assert "update 2, iteration 1" in _texts(app)
+    app.button(key="play").click().run()
+    app.run()
+    assert "update 2, iteration 1" in _texts(app)
+
+
+def test_runs_can_be_searched(root: Path, show: Open) -> None:
+    for name, method in (("a", "ppo"), ("b", "rloo")):
+        Fabricated(root / name, layers=2, k=16, updates_each=2, method=method).whole()
+    assert list(show("runs", q="ppo").dataframe[0].value["run"]) == ["a"]
+    assert "No run matches" in _texts(show("runs", q="nothing like it"))
+
+
+def test_a_selected_run_shows_how_to_run_it_again(root: Path, show: Open) -> None:
+    path = Fabricated(root / "a", layers=2, k=16, updates_each=2, method="ppo").whole()
+    codes = [code.value for code in show("runs", selected="a").code]
+    assert codes[0] == "interplay train --method ppo --updates 2 --sketch 16"
+    assert str(path) in codes[1]
+    assert "duckdb" in codes[2]
+
+
+def test_the_snippets_run(root: Path, show: Open) -> None:
+    Fabricated(root / "a", layers=2, k=16, updates_each=2).whole()
+    for code in show("runs", selected="a").code[1:]:
+        exec(code.value, {})
+
+
+# --- hostile text --------------------------------------------------------------------------------
+
+
+def test_completions_reach_the_page_as_plain_text_only(root: Path, show: Open) -> None:
+    Fabricated(root / "a", layers=2, k=16, updates_each=2).whole()
+    app = show("replay", run="a")
+    assert HOSTILE in [text.value for text in app.text]
+    for kind in (app.markdown, app.caption, app.html if hasattr(app, "html") else []):
+        assert not any("evil.example" in element.value for element in kind)
+
+
+def test_hostile_run_names_and_settings_are_escaped(root: Path, show: Open) -> None:
+    name = "![x](evil.example) <b>$x$"
+    path = Fabricated(root / name, layers=2, k=16, updates_each=2).whole()
+    raw = json.loads((path / "run.json").read_text())
+    raw["config"] |= {"method": "[a](http://evil.example)", "task": ["not", "a", "word"], "seed": {"x": 1}}
+    (path / "run.json").write_text(json.dumps(raw))
+    for app in (show("runs", selected=name), show("replay", run=name)):
+        for element in [*app.markdown, *app.caption, *app.subheader, *app.warning]:
+            assert "](" not in element.value
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def test_the_form_shows_the_exact_command(root: Path, show: Open) -> None:
+    app = show("train", method="ppo", seed="7", updates="3")
+    assert "--method ppo" in app.code[0].value
+    assert "--seed 7" in app.code[0].value
+    assert "--updates 3" in app.code[0].value
+
+
+def test_a_data_file_that_is_not_there_is_refused(root: Path, show: Open) -> None:
+    app = show("train", data="/nowhere/at all.jsonl")
+    assert "not a file here" in app.error[0].value.replace("\\", "")
+    assert app.button[0].disabled
+
+
+def test_an_exposed_server_starts_nothing(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERPLAY_EXPOSED", "1")
+    app = show("train")
+    assert app.button[0].disabled
+    assert "has no login" in app.info[0].value
+
+
+def test_without_the_engine_the_form_says_how_to_get_it(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.catalogue.engine_installed", lambda: False)
+    app = show("train")
+    assert app.button[0].disabled
+    assert "pip install" in app.info[0].value
+
+
+def test_start_and_stop_from_the_page(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr("app.jobs.train_argv", lambda config: [sys.executable, "-c", "import time; time.sleep(60)", str(config.seed)])
+    monkeypatch.setattr("app.catalogue.engine_installed", lambda: True)
+    app = show("train")
+    app.button[0].click().run()
+    assert not app.exception
+    assert "job" in _texts(app)
+    stop = next(button for button in app.button if button.key and button.key.startswith("stop-"))
+    stop.click().run()
+    assert not app.exception
+    from app import launch
+
+    launch.here().stop(launch.here().list()[0].id, wait=True)
+    assert launch.here().list()[0].state == "stopped"
