@@ -112,7 +112,7 @@ def _line(spec: FigureSpec, mark: Mark) -> list[Any]:
     for style, name, rows in _series(spec, mark):
         colour, dash, _ = _STYLES[style % len(_STYLES)]
         thin = rows.iloc[minmax(_numbers(rows[spec.y.column]))] if spec.z is None else rows
-        shape = {"color": colour, "width": 2.2 if mark.strong else 1.3, "dash": dash}
+        shape = {"color": colour, "width": (2.2 if mark.strong else 1.3) * (2 if spec.z else 1), "dash": dash}
         kind = go.Scatter3d if spec.z else go.Scatter
         few = len(thin) < 40 and not mark.strong
         extra = {"mode": "lines+markers", "marker": {"size": 4, "color": colour}} if few else {"mode": "lines"}
@@ -190,11 +190,15 @@ def _binned(grid: pd.DataFrame) -> pd.DataFrame:
     if grid.shape[1] <= MOST_COLUMNS:
         return grid
     edges = np.linspace(0, grid.shape[1], MOST_COLUMNS + 1).astype(np.int64)
-    parts = {
-        grid.columns[a]: grid.iloc[:, a:b].apply(lambda row: row.loc[row.abs().idxmax()] if row.notna().any() else np.nan, axis=1)
-        for a, b in itertools.pairwise(edges)
-    }
-    return pd.DataFrame(parts)
+    values = grid.to_numpy(np.float32)
+    parts = [_largest(values[:, a:b]) for a, b in itertools.pairwise(edges)]
+    return pd.DataFrame(np.stack(parts, axis=1), index=grid.index, columns=grid.columns[edges[:-1]])
+
+
+def _largest(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of each row, the value of largest size; missing ones only where there is no other."""
+    place = np.where(np.isfinite(values), np.abs(values), -1).argmax(axis=1)
+    return np.asarray(values[np.arange(len(values)), place])
 
 
 def _colours(values: npt.NDArray[np.float32], axis: Axis) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
@@ -248,12 +252,22 @@ _DRAW = {"line": _line, "band": _band, "points": _points, "heat": _heat, "bar": 
 def _axis(axis: Axis) -> dict[str, Any]:
     look: dict[str, Any] = {"title": {"text": axis.text, "standoff": 6}, "gridcolor": _GRID, "zerolinecolor": _GRID, "automargin": True}
     if axis.scale == "category":
-        look |= {"type": "category", "showgrid": False, "nticks": 12}
+        look |= {"type": "category", "showgrid": False, "nticks": 12, "ticks": ""}
     return look | ({"type": "log"} if axis.scale == "log" else {})
+
+
+def _axis_3d(axis: Axis) -> dict[str, Any]:
+    """Short titles and visible lines: a scene has no room for more."""
+    line = "rgba(128,128,128,0.45)"
+    title = axis.text.replace(" of variance", "").replace("component ", "c")
+    return {"title": {"text": title}, "gridcolor": line, "zerolinecolor": line, "linecolor": line, "showline": True, "showbackground": False, "nticks": 5}
 
 
 def _lay_out(chart: go.Figure, spec: FigureSpec, height: int) -> None:
     chart.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
         height=height,
         margin={"l": 8, "r": 8, "t": 26 if not spec.colour else 8, "b": 8},
         uirevision=f"{spec.name}-{'-'.join(spec.runs)}",
@@ -262,10 +276,8 @@ def _lay_out(chart: go.Figure, spec: FigureSpec, height: int) -> None:
         hovermode="closest",
     )
     if spec.z:
-        axes = {f"{letter}axis": _axis(axis) | {"backgroundcolor": "rgba(0,0,0,0)"} for letter, axis in zip("xyz", (spec.x, spec.y, spec.z), strict=True)}
-        chart.update_layout(
-            scene={name: {k: v for k, v in look.items() if k != "automargin"} | {"title": {"text": look["title"]["text"]}} for name, look in axes.items()}
-        )
+        axes = {f"{letter}axis": _axis_3d(axis) for letter, axis in zip("xyz", (spec.x, spec.y, spec.z), strict=True)}
+        chart.update_layout(scene={**axes, "aspectmode": "cube", "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.15}}})
     else:
         chart.update_layout(xaxis=_axis(spec.x), yaxis=_axis(spec.y))
 

@@ -8,7 +8,10 @@ import json
 import pkgutil
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+
+from interplay.config import RunConfig
 
 INSTALL = "pip install 'interplay[train]'"
 #: Known without asking; used while the engine is missing.
@@ -28,12 +31,25 @@ def engine_installed() -> bool:
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft"))
 
 
+_WORKER = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
+
+
 @functools.lru_cache(maxsize=1)
+def prefetch() -> Future[tuple[MethodChoice, ...]]:
+    """Begin to ask, once for each server: the answer takes as long as importing torch."""
+    return _WORKER.submit(_methods)
+
+
 def methods() -> tuple[MethodChoice, ...]:
     """The methods that `interplay methods --json` lists, or the usual ones where it cannot be asked."""
+    return prefetch().result()
+
+
+def _methods() -> tuple[MethodChoice, ...]:
     asked = _ask() if engine_installed() else []
     found = [MethodChoice(str(row["name"]), str(row.get("summary", ""))) for row in asked if isinstance(row, dict) and "name" in row]
-    return tuple(found) or tuple(MethodChoice(*row) for row in USUAL)
+    usual = RunConfig().method
+    return tuple(sorted(found, key=lambda method: method.name != usual)) or tuple(MethodChoice(*row) for row in USUAL)
 
 
 def _ask() -> list[object]:

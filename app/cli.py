@@ -22,7 +22,7 @@ from interplay.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, ConfigError, Inte
 #: Read by C libraries when a process starts, so they cannot be set later. glibc returns every large
 #: block to the system and takes it back on the next update: keeping blocks made updates 20-29 %
 #: faster on 2 cores. OpenMP threads that spin while they wait make a busy machine ten times slower.
-_PROCESS = {"MALLOC_TRIM_THRESHOLD_": "68719476736", "MALLOC_TOP_PAD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "1073741824", "OMP_WAIT_POLICY": "PASSIVE"}
+_PROCESS = {"MALLOC_TRIM_THRESHOLD_": "68719476736", "MALLOC_TOP_PAD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "33554432", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

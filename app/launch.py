@@ -38,7 +38,8 @@ def refusal() -> str | None:
 
 def form() -> dict[str, Any]:
     """The few settings that most runs differ in."""
-    methods = catalogue.methods()
+    with st.spinner("Asking the engine for its methods"):
+        methods = catalogue.methods()
     summaries = {method.name: method.summary for method in methods}
     left, middle, right = st.columns(3, gap="medium")
     with left:

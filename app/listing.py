@@ -39,10 +39,13 @@ def run_table(runs: Sequence[RunSummary], gains: Sequence[float | None]) -> RunS
         "created": st.column_config.TextColumn("created (UTC)"),
         "seed": st.column_config.NumberColumn("seed", format="%d", width="small"),
     }
+    frame = pd.DataFrame(rows)
+    if not frame["problem"].any():
+        frame = frame.drop(columns="problem")
     names = [summary.run for summary in runs]
     linked = [names.index(name) for name in [st.query_params.get("selected", "")] if name in names]
     event = st.dataframe(
-        pd.DataFrame(rows),
+        frame,
         column_config=config,
         hide_index=True,
         width="stretch",
@@ -63,7 +66,16 @@ def _row(run: RunSummary, gain: float | None) -> dict[str, Any]:
     words = {name: "" if value is None else str(value) for name, value in (("method", run.method), ("task", run.task))}
     seed = run.seed if isinstance(run.seed, int) else None
     progress = widgets.progress_words(run.progress) if run.progress else ""
-    return {"run": run.run, "state": run.state, **words, "seed": seed, "progress": progress, "gain": gain, "created": when(run.created)}
+    return {
+        "run": run.run,
+        "state": run.state,
+        **words,
+        "seed": seed,
+        "progress": progress,
+        "gain": gain,
+        "created": when(run.created),
+        "problem": "; ".join(run.problems),
+    }
 
 
 def _link(name: str, value: str | None) -> None:

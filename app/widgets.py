@@ -17,7 +17,7 @@ import streamlit as st
 
 from analysis import screen, tables
 from analysis.spec import FigureSpec
-from app import loading
+from app import canvas, loading
 from interplay.store import RunSummary
 
 STATE_LOOKS: dict[str, tuple[str, Any]] = {
@@ -172,7 +172,8 @@ def run_line(summary: RunSummary, newest: float | None) -> None:
     """State, place in the loop and freshness of a run in one row."""
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         state_badge(summary.state)
-        st.text(f"{summary.method or '?'} on {summary.task or '?'}, seed {summary.seed if summary.seed is not None else '?'}")
+        if summary.method:
+            st.text(f"{summary.method} on {summary.task}, seed {summary.seed}")
         if summary.progress:
             st.text(progress_words(summary.progress))
         if newest is not None:
@@ -251,7 +252,7 @@ def chart(spec: FigureSpec, key: str, *, cursor: int | None = None, height: int 
     if spec.empty:
         nothing("Nothing recorded yet.")
         return
-    st.plotly_chart(screen.draw(spec, cursor=cursor, height=height), key=key, config=screen.CONFIG, alt=spec.alt, width="stretch")
+    canvas.show(screen.draw(spec, cursor=cursor, height=height), key, screen.CONFIG, spec.alt)
     if own_caption:
         caption(spec)
 

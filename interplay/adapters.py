@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interplay.geometry import Change, Gram, Tangent, Weights, attainable_M, change, extend, gram, tangent, weight_norms2_SM
+from interplay.geometry import Change, Displaced, Gram, Tangent, Weights, attainable_M, change, displaced, gram, tangent, weight_norms2_SM
 from interplay.measure import ABSENT, ITERATION, PREVIOUS, START, Measured, gradients2_M, scattered, shared_rows, stacked
 from interplay.sketch import Sketcher
 from interplay.tensors import Module, start_value
@@ -108,12 +108,12 @@ class AdapterGroup:
 
     def after(self, gradients_M: Tensor, other: AdapterGroup | None, sketcher: Sketcher) -> Measured:
         """Called right after the optimiser moved the weights. Rows: factor space, then effective space."""
-        displaced = None if self._start is None else change(self._start, self._slot.base)
+        moved = None if self._start is None else (self._slot.base.B_MmR - self._start.B_MmR, self._slot.base.A_MRn - self._start.A_MRn)
         self._slot.write_after(self._As, self._Bs)
         update = self._slot.change
         own = gram(update, update)
         sums = {"update": own.both_SM(), "weight": weight_norms2_SM(own), "gradient": self._in_factor_space(gradients_M)}
-        sums |= self._with_previous(update) | self._with_displacement(update, displaced)
+        sums |= self._with_previous(update) | ({} if moved is None else _with_displacement(displaced(update, own, *moved)))
         sums |= self._with_other(update, other)
         sketch = self._sketch(update, sketcher)
         self._keep(Kept(update, own))
@@ -127,14 +127,6 @@ class AdapterGroup:
         if self.latest is None:
             return {}
         return {"with_previous": gram(update, self.latest.change).both_SM(), "previous": self.latest.gram.both_SM()}
-
-    def _with_displacement(self, update: Change, displaced: Change | None) -> dict[str, Tensor]:
-        """`displaced` is the displacement before the update; its memory is used up."""
-        if displaced is None:
-            return {}
-        sums = {"with_displacement": gram(update, displaced).both_SM(), "displacement_before": gram(displaced, displaced).both_SM()}
-        after = extend(displaced, update)
-        return sums | {"displacement": gram(after, after).both_SM()}
 
     def _with_other(self, update: Change, other: AdapterGroup | None) -> dict[str, Tensor]:
         """Against the other role's latest update and iteration delta, where it has the same modules."""
@@ -169,6 +161,11 @@ class AdapterGroup:
         module = self.modules[i]
         dense = module.scale * (update.left_MmQ[i] @ update.right_MQn[i])
         return sketcher((module.name,), "weight", (dense.t() if module.transposed else dense)[None])
+
+
+def _with_displacement(found: Displaced) -> dict[str, Tensor]:
+    sums = {"with_displacement": found.with_update, "displacement_before": found.before, "displacement": found.after}
+    return {name: grams.both_SM() for name, grams in sums.items()}
 
 
 def _compared(name: str, update: Change, reach: Tangent, theirs: Change, own: Gram) -> dict[str, Tensor]:

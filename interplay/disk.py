@@ -122,6 +122,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def make_folder(path: Path) -> bool:
+    """Make the folder that `--out` names, and its parents; True if it was not there before."""
+    if path.is_symlink():
+        raise StoreError(f"--out is {str(path)!r}, which is a symbolic link; name the folder itself, or choose another")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+        return True
+    except (FileExistsError, NotADirectoryError) as error:
+        if path.is_dir():
+            return False
+        file = next((part for part in (path, *path.parents) if part.exists()), path)
+        raise StoreError(f"--out is {str(path)!r}, but {file} is a file; choose another --out") from error
+    except ValueError as error:
+        raise StoreError(f"--out is {str(path)!r}, which is no file name ({error}); choose another --out") from error
+
+
 # --- the writer lock -----------------------------------------------------------------------------
 
 

@@ -62,15 +62,6 @@ def change(before: Weights, after: Weights) -> Change:
     return Change(left, torch.cat([after.A_MRn, after.A_MRn - before.A_MRn], dim=1))
 
 
-def extend(first: Change, then: Change) -> Change:
-    """`first` followed by `then`, in the memory of `first`: both start from the same kind of factors."""
-    r = first.rank
-    first.left_MmQ[..., :r] += then.left_MmQ[..., :r]
-    first.right_MQn[:, :r] = then.right_MQn[:, :r]
-    first.right_MQn[:, r:] += then.right_MQn[:, r:]
-    return first
-
-
 @dataclass(frozen=True)
 class Gram:
     """L1' L2 and R1 R2' of two changes (float64, M x Q x Q): all their inner products follow from it."""
@@ -107,6 +98,45 @@ def weight_norms2_SM(own: Gram) -> Tensor:
     BB_MRR = left[:, :r, :r] + left[:, :r, r:] + left[:, r:, :r] + left[:, r:, r:]
     AA_MRR = own.right_MQQ[:, :r, :r]
     return torch.stack([_trace(BB_MRR) + _trace(AA_MRR), (BB_MRR * AA_MRR).sum((1, 2))])
+
+
+@dataclass(frozen=True)
+class Displaced:
+    """Grams of the displacement D from the start of the run: of the update with D before it, and of D with itself."""
+
+    with_update: Gram
+    before: Gram
+    after: Gram
+
+
+def displaced(update: Change, own: Gram, E_MmR: Tensor, F_MRn: Tensor) -> Displaced:
+    """From E = B - B_start and F = A - A_start before the update; moves both to after it.
+
+    D = E A + B_start F has the factors [E | B_start] and [A ; F]. Only products with E and F are new: B_start is
+    B - E, A before is A - dA, and their products are in `own` (the Gram of the update with itself). Nothing
+    small comes from subtracting what is large, so D = 0 gives exactly 0.
+    """
+    r = update.rank
+    LE_MQR = _product(update.left_MmQ.transpose(1, 2), E_MmR)
+    RF_MQR = _product(update.right_MQn, F_MRn.transpose(1, 2))
+    left, right = own.left_MQQ, own.right_MQQ
+    LB_MQR, RA_MQR = left[..., r:] - LE_MQR, right[..., :r] - right[..., r:]
+    EE_MRR, FF_MRR = _product(E_MmR.transpose(1, 2), E_MmR), _product(F_MRn, F_MRn.transpose(1, 2))
+    EB_MRR = LE_MQR[:, r:].transpose(1, 2) - EE_MRR
+    BB_MRR = LB_MQR[:, r:] - EB_MRR
+    AA_MRR, AF_MRR = RA_MQR[:, :r] - RA_MQR[:, r:], RF_MQR[:, :r] - RF_MQR[:, r:]
+    before = _symmetric(EE_MRR, EB_MRR, BB_MRR, AA_MRR, AF_MRR, FF_MRR)
+    E_MmR += update.left_MmQ[..., :r]
+    F_MRn += update.right_MQn[:, r:]
+    EE_MRR, FF_MRR = _product(E_MmR.transpose(1, 2), E_MmR), _product(F_MRn, F_MRn.transpose(1, 2))
+    after = _symmetric(EE_MRR, EB_MRR + LB_MQR[:, :r], BB_MRR, right[:, :r, :r], RF_MQR[:, :r] + right[:, :r, r:], FF_MRR)
+    return Displaced(Gram(torch.cat([LE_MQR, LB_MQR], 2), torch.cat([RA_MQR, RF_MQR], 2)), before, after)
+
+
+def _symmetric(EE: Tensor, EB: Tensor, BB: Tensor, AA: Tensor, AF: Tensor, FF: Tensor) -> Gram:
+    """The Gram of [E | B] and [A ; F] with themselves, from its blocks (each M x R x R)."""
+    left = torch.cat([torch.cat([EE, EB], 2), torch.cat([EB.transpose(1, 2), BB], 2)], 1)
+    return Gram(left, torch.cat([torch.cat([AA, AF], 2), torch.cat([AF.transpose(1, 2), FF], 2)], 1))
 
 
 @dataclass(frozen=True)

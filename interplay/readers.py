@@ -9,10 +9,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from interplay.errors import DataError, nearest
 
@@ -184,13 +188,39 @@ def _read_hub(name: str, split: str | None) -> list[Row]:
 
     config, _, part = (split or "train").rpartition("/")
     try:
-        loaded = datasets.load_dataset(name, config or None, split=part)
+        with _no_vain_retries():
+            loaded = datasets.load_dataset(name, config or None, split=part)
     except Exception as error:  # the hub's client raises a dozen kinds; all mean the same to a person
         raise DataError(
             f"--data is {name!r}, which is no file here and could not be had from the hub ({type(error).__name__}: {_first_line(error)}); "
             f"check name, network and --data-split ({part!r}), or give {_ACCEPTED}"
         ) from error
     return _rows_of(loaded, name, None)
+
+
+@contextmanager
+def _no_vain_retries() -> Iterator[None]:
+    """Without a way to the hub, use its cache and fail at once: the client would try again for half a minute."""
+    from huggingface_hub import constants
+
+    kept = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = kept or not _reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = kept
+
+
+def _reachable(address: str) -> bool:
+    """Does the host answer? Behind a proxy only the client can tell, so the answer is yes."""
+    url = urlsplit(address)
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    try:
+        socket.create_connection((url.hostname or "", url.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _rows_of(data: Any, name: str, split: str | None) -> list[Row]:

@@ -128,9 +128,9 @@ def directions(sketch_MJ: Floats) -> Directions:
     """fp16 over the largest sum, because raw sums of small updates are subnormal in fp16."""
     k = sketch_MJ.shape[1] // 2
     sums_MK, energies_MK, fourth_M = sketch_MJ[:, :k], sketch_MJ[:, k : 2 * k], sketch_MJ[:, -1]
-    scale_M = np.abs(sums_MK).max(axis=1).astype(np.float32)
-    sketch = sums_MK / np.where(scale_M > 0, scale_M, 1.0)[:, None]
     total_M = energies_MK.sum(1)
-    shares_M = ((energies_MK**2).sum(1) - fourth_M) / np.where(total_M > 0, total_M, 1.0) ** 2
-    error_M = np.where(total_M > 0, np.sqrt(np.maximum(shares_M, 1 / k)), np.nan)
-    return Directions(sketch.astype(np.float16), scale_M, error_M)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays so, and gets no row
+        scale_M = np.abs(sums_MK).max(axis=1).astype(np.float32)
+        sketch_MK = (sums_MK / np.where(scale_M > 0, scale_M, 1.0)[:, None]).astype(np.float16)
+        shares_M = ((energies_MK**2).sum(1) - fourth_M) / np.where(total_M > 0, total_M, 1.0) ** 2
+    return Directions(sketch_MK, scale_M, np.where(total_M > 0, np.sqrt(np.maximum(shares_M, 1 / k)), np.nan))

@@ -31,7 +31,6 @@ from interplay.records import END_STATES, STATES, STREAMS, RunInfo, State, Strea
 __all__ = ["Cursor", "RunStore", "RunSummary", "Runs", "Status", "slug"]
 
 MAX_BUFFERED_ROWS = 200_000
-_CHECKPOINTS = "checkpoints"
 
 
 # --- one run -------------------------------------------------------------------------------------
@@ -68,7 +67,7 @@ class RunStore(RunReader):
         """Make the folder, in state `running`. Raises `StoreError`, and then leaves nothing half-made behind."""
         path = Path(path)
         with disk.explained(path, "cannot be made"):
-            made = _make_folder(path)
+            made = disk.make_folder(path)
             _refuse_taken(path)
             try:
                 lock = disk.WriterLock(path / LOCK)
@@ -254,7 +253,7 @@ class RunStore(RunReader):
 
     def checkpoint_path(self) -> Path:
         """Where checkpoints go; made on first use by the writer."""
-        path = self.path / _CHECKPOINTS
+        path = self.path / "checkpoints"
         if self._lock is not None:
             with disk.explained(path, "cannot be made"):
                 path.mkdir(exist_ok=True)
@@ -336,23 +335,6 @@ class RunStore(RunReader):
     def _check_writable(self) -> None:
         if self._lock is None:
             raise StoreError(f"{self.path} is open for reading only; RunStore.open(path, write=True) opens it for writing")
-
-
-def _make_folder(path: Path) -> bool:
-    """Make the run's folder; True if it was not there before."""
-    if path.is_symlink():
-        raise StoreError(f"--out is {str(path)!r}, which is a symbolic link; name the folder itself, or choose another")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir()
-        return True
-    except (FileExistsError, NotADirectoryError) as error:
-        if path.is_dir():
-            return False
-        file = next((part for part in (path, *path.parents) if part.exists()), path)
-        raise StoreError(f"--out is {str(path)!r}, but {file} is a file; choose another --out") from error
-    except ValueError as error:
-        raise StoreError(f"--out is {str(path)!r}, which is no file name ({error}); choose another --out") from error
 
 
 def _unmake(path: Path, made: bool) -> None:

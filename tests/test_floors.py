@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -128,5 +129,7 @@ def _install(python: Path) -> None:
     reach = subprocess.run([*pip, "download", "--no-deps", "--quiet", "--dest", str(python.parent), "iniconfig"], capture_output=True, text=True, timeout=120)
     if reach.returncode != 0:
         pytest.skip(f"pip cannot reach the package index: {reach.stderr.strip().splitlines()[-1][:200]}")
-    done = subprocess.run([*pip, "install", "--quiet", str(PROJECT)], capture_output=True, text=True, timeout=600)
+    copy = python.parents[2] / "project"  # building in the checkout would leave its traces there
+    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "runs", "data", "__pycache__", "tests", "benchmarks"))
+    done = subprocess.run([*pip, "install", "--quiet", str(copy)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from interplay.geometry import Change, Weights, attainable_M, change, cosine, extend, gram, root, tangent, weight_norms2_SM
+from interplay.geometry import Change, Weights, attainable_M, change, cosine, displaced, gram, root, tangent, weight_norms2_SM
 
 M, m, n, r = 3, 24, 17, 4
 ON = torch.ones(M, dtype=torch.float64)
@@ -78,13 +78,30 @@ def test_effective_geometry_does_not_depend_on_the_gauge() -> None:
     np.testing.assert_allclose(reach(y, x), 1.0, atol=1e-5)
 
 
-def test_a_change_follows_another() -> None:
-    start = weights(0, B=0.0)
-    middle = moved(start, 1, 0.1)
-    end = moved(middle, 2, 0.05)
-    total = extend(change(start, middle), change(middle, end))
-    true = dense(end) - dense(start)
-    torch.testing.assert_close(gram(total, total).effective_M(), dots(true, true), rtol=1e-5, atol=0)
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+@pytest.mark.parametrize("step", [1.0, 1e-3])
+def test_displacement_before_and_after_equals_dense_float64(scale: float, step: float) -> None:
+    """From a fresh adapter (B = 0) and from a trained one."""
+    start = weights(0, B=scale)
+    before = moved(start, 1, step)
+    after = moved(before, 2, step)
+    update = change(before, after)
+    found = displaced(update, gram(update, update), before.B_MmR - start.B_MmR, before.A_MRn - start.A_MRn)
+    D0, D1, dW = dense(before) - dense(start), dense(after) - dense(start), dense(after) - dense(before)
+    torch.testing.assert_close(found.before.effective_M(), dots(D0, D0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found.after.effective_M(), dots(D1, D1), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found.with_update.effective_M(), dots(D0, dW), rtol=0, atol=1e-4 * float(D0.norm() * dW.norm()))
+    whole, back = change(start, before), change(start, after)
+    torch.testing.assert_close(found.before.factor_M(), gram(whole, whole).factor_M(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.after.factor_M(), gram(back, back).factor_M(), rtol=1e-5, atol=0)
+
+
+def test_no_displacement_is_exactly_zero_before_the_first_update() -> None:
+    start = weights(0)
+    update = change(start, moved(start, 1, 1e-3))
+    found = displaced(update, gram(update, update), torch.zeros(M, m, r), torch.zeros(M, r, n))
+    assert not found.before.both_SM().any()
+    torch.testing.assert_close(found.after.both_SM(), gram(update, update).both_SM(), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("case", ["full", "zero B", "rank-deficient B", "only B moves", "only A moves"])
@@ -111,7 +128,7 @@ def test_independent_A_attains_little_and_shared_A_everything() -> None:
     zero = torch.zeros(M, m, r)
     own, same, independent = (change(Weights(A, zero), Weights(A, G @ A.transpose(1, 2))) for A in (A1, A1.clone(), A2))
     np.testing.assert_allclose(reach(own, same), 1.0, atol=1e-6)
-    np.testing.assert_allclose(reach(own, independent), (r / wide) ** 0.5, rtol=0.5)
+    assert reach(own, independent).mean() == pytest.approx((r / wide) ** 0.5, rel=0.3)
 
 
 def test_attainable_of_a_zero_change_is_undefined() -> None:

@@ -45,7 +45,7 @@ def _texts(app: AppTest) -> str:
 
 
 def _charts(app: AppTest) -> list[dict[str, Any]]:
-    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    return [json.loads(json.loads(chart.proto.json)["figure"]) for chart in app.get("bidi_component")]
 
 
 # --- an empty root -------------------------------------------------------------------------------

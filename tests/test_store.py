@@ -5,6 +5,7 @@ Not here: killing the writer (test_store_kill.py) and the words about the format
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import itertools
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -58,6 +58,23 @@ def metrics(*clocks: int) -> dict[str, Any]:
 
 def clocks(store: RunStore) -> list[int]:
     return store.read("updates", columns=["clock"])["clock"].to_pylist()
+
+
+@contextlib.contextmanager
+def one_line_or_nothing(words: str = "") -> Iterator[None]:
+    """The block may fail, but only with one line that says these words."""
+    try:
+        yield
+    except StoreError as error:
+        text = str(error)
+        if words not in text or "\n" in text:
+            raise AssertionError(text) from error
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the platter: these tests kill no machine."""
+    monkeypatch.setattr(os, "fsync", lambda _handle: None)
 
 
 @pytest.fixture
@@ -149,7 +166,7 @@ def test_sketch_of_the_wrong_size_is_refused(path: Path) -> None:
 
 
 def test_a_run_without_sketches(path: Path) -> None:
-    store = RunStore.create(path, info(**{}).__class__(**{**vars(info()), "sketch": SketchSpec(k=0)}))
+    store = RunStore.create(path, dataclasses.replace(info(), sketch=SketchSpec(k=0)))
     store.append("updates", updates(1))
     store.close("finished")
     assert RunStore.open(path).read("directions").num_rows == 0
@@ -282,10 +299,8 @@ def test_a_failed_create_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPa
     for call in itertools.count():
         with pytest.MonkeyPatch.context() as patch:
             count = full_disk(patch, call)
-            try:
+            with one_line_or_nothing("the disk is full"):
                 RunStore.create(path, info()).close("finished")
-            except StoreError as error:
-                assert "the disk is full" in str(error)
             if not count.fired:
                 break
         assert path.exists() == there_before or "run.json" in os.listdir(path)
@@ -396,10 +411,11 @@ def full_disk(patch: pytest.MonkeyPatch, at: int, *, lasting: bool = False) -> F
 
 
 class Guarded:
-    """A binary file whose writes count."""
+    """A binary file whose first write and whose flush count."""
 
     def __init__(self, file: Any, fault: Fault) -> None:
-        self._file, self.write = file, fault.wrap(file.write)
+        self._file, self.flush, writes = file, fault.wrap(file.flush), itertools.count()
+        self.write = fault.wrap(file.write, lambda _data: next(writes) == 0)
 
     def __enter__(self) -> Guarded:
         return self
@@ -420,11 +436,9 @@ def test_a_full_disk_at_every_write_call_loses_nothing(tmp_path: Path, lasting: 
         with pytest.MonkeyPatch.context() as patch:
             fault = full_disk(patch, at, lasting=lasting)
             for clock in range(1, 5):
-                try:
+                with one_line_or_nothing("the disk is full"):
                     store.append("updates", updates(clock))
                     store.append("metrics", metrics(clock))
-                except StoreError as error:
-                    assert "the disk is full" in str(error) and "\n" not in str(error)
                 assert clocks(RunStore.open(path)) == list(range(1, len(clocks(store)) + 1))
         for clock in (1, 2, 3, 4):
             if clock not in clocks(store):
@@ -435,7 +449,7 @@ def test_a_full_disk_at_every_write_call_loses_nothing(tmp_path: Path, lasting: 
         assert (clocks(RunStore.open(path)), store.problems()) == ([1, 2, 3, 4], [])
         if not fault.fired:
             break
-    assert at > 30
+    assert at > 40
 
 
 @pytest.mark.parametrize("lasting", [False, True])
@@ -450,10 +464,8 @@ def test_a_full_disk_during_a_rewind(tmp_path: Path, lasting: bool) -> None:
         store.flush()
         with pytest.MonkeyPatch.context() as patch:
             fault = full_disk(patch, at, lasting=lasting)
-            try:
+            with one_line_or_nothing("the disk is full"):
                 store.rewind(2)
-            except StoreError as error:
-                assert "the disk is full" in str(error)
         streams = [store.read(stream, ["clock"])["clock"].to_pylist() for stream in ("updates", "metrics")]
         assert streams in ([[1, 2]] * 2, [[1, 2, 3, 4]] * 2)
         store.rewind(2)
@@ -546,24 +558,26 @@ def test_bit_flips_in_the_small_files_are_store_errors(three_parts: Path) -> Non
             spoilt[random.randrange(len(whole))] ^= 1 << random.randrange(8)
             (three_parts / name).write_bytes(spoilt)
             assert len(Runs(three_parts.parent).list()) == 1
-            try:
+            with one_line_or_nothing():
                 seen = RunStore.open(three_parts)
                 seen.problems()
                 seen.read("updates")
                 seen.status()
-            except StoreError as error:
-                assert "\n" not in str(error)
         (three_parts / name).write_bytes(whole)
 
 
-def test_a_writer_goes_on_beside_a_damaged_part(three_parts: Path) -> None:
-    part = parts_of(three_parts)[1]
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_writer_goes_on_beside_a_damaged_part(three_parts: Path, which: int) -> None:
+    part = parts_of(three_parts)[which]
+    _, cursor = RunStore.open(three_parts).read_new("updates")
     part.write_bytes(b"PAR1")
     store = RunStore.open(three_parts, write=True, flush_every=1, merge_at=3)
     for clock in range(4, 12):
         store.append("updates", updates(clock))
     store.close("finished")
-    assert clocks(store) == [1, 1, 3, 3, *range(4, 12)]
+    whole = [clock for clock in (1, 2, 3) if clock != which + 1 for _ in range(2)]
+    assert clocks(store) == [*whole, *range(4, 12)]
+    assert store.read_new("updates", cursor)[0]["clock"].to_pylist() == list(range(4, 12))  # no row number is used twice
     assert part.exists()
     assert len(store.problems()) == 1
 
@@ -589,6 +603,30 @@ def test_a_removed_part_is_named(three_parts: Path) -> None:
     store = RunStore.open(three_parts)
     assert clocks(store) == [1, 1, 3, 3]
     assert store.problems() == ["updates: rows 2 to 3 are missing (a part file was removed)"]
+
+
+def test_half_an_overlap_is_named_and_not_deleted(three_parts: Path) -> None:
+    part = parts_of(three_parts)[1]
+    odd = part.rename(part.with_name(part.name.replace("0000000002-0000000004", "0000000001-0000000003")))
+    store = RunStore.open(three_parts, write=True)
+    assert clocks(store) == [1, 1, 3, 3]
+    assert [line for line in store.problems() if f"{odd.name}: overlaps" in line]
+    store.close("finished")
+    assert odd.exists()
+
+
+def test_a_listing_torn_by_a_merge_is_not_believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is not listed in one instant: a listing may miss the merged file, which came too late, and its sources, which went too early."""
+    store = RunStore.create(path, info(), flush_every=1)
+    for clock in (1, 2, 3):
+        store.append("updates", updates(clock))
+    _, cursor = store.read_new("updates")
+    sources = os.listdir(path / "updates")
+    store.compact()
+    real, torn = os.listdir, iter([sources, [], [], sources[:1]])
+    monkeypatch.setattr(os, "listdir", lambda folder: next(torn, real(folder)))
+    table, cursor = store.read_new("updates", cursor)
+    assert (table.num_rows, cursor.reset, cursor.rows) == (0, False, 3)
 
 
 def test_foreign_files_are_ignored_and_links_refused(three_parts: Path, tmp_path: Path) -> None:
@@ -619,7 +657,7 @@ def test_a_linked_stream_folder_is_refused(three_parts: Path, tmp_path: Path) ->
 
 def test_reading_what_is_new_across_merges_and_rewinds(tmp_path: Path) -> None:
     """Property: what `read_new` gave so far, started over at each reset, is what `read` gives."""
-    for seed in range(25):
+    for seed in range(20):
         random.seed(seed)
         path = tmp_path / str(seed)
         writer = RunStore.create(path, info(), flush_every=1000, merge_at=random.choice([2, 3, 5]))
@@ -689,7 +727,7 @@ def test_a_rewind_keeps_the_old_parts_aside(path: Path) -> None:
     store.rewind(0)
     assert not (path / "superseded" / "3").exists()
     store.close("finished")
-    assert pd.read_parquet(path / "metrics").empty or not parts_of(path)
+    assert parts_of(path) == []
 
 
 def test_readers_beside_a_busy_writer_see_growing_prefixes(path: Path) -> None:
@@ -735,10 +773,10 @@ def test_slugs_are_safe_and_do_not_collide() -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
+def root(tmp_path: Path) -> Path:
     for name, state in (("done", "finished"), ("broke", "failed"), ("cut", "interrupted")):
         RunStore.create(tmp_path / name, info(name)).close(state)  # type: ignore[arg-type]
-    yield tmp_path
+    return tmp_path
 
 
 def test_listing_with_broken_folders(root: Path) -> None:

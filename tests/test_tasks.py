@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median, pstdev, quantiles
 
@@ -100,10 +103,10 @@ def shuffles(text: str, seeds: int) -> Iterator[str]:
 @pytest.mark.parametrize("joint", [" ", ". ", ", ", "! ", "\n"])
 def test_one_repeated_word_scores_below_the_base_median(name: str, joint: str) -> None:
     task, line = tasks.find(name), median(base_scores(name))
-    for prompt in list(prompts(name).values())[::6]:
+    for prompt in list(prompts(name).values())[::30]:
         frequent = prompt.text.replace(",", "").replace(".", "").split()[:6]
         for word in [*frequent, *(w.capitalize() for w in frequent), "Paris", "yes", "the", "gut", "Haus", "und"]:
-            for count in (1, 2, 3, 5, 8, 13, 24):
+            for count in (1, 2, 3, 5, 12, 24):
                 for end in ("", "."):
                     assert task.gold(prompt, joint.join([word] * count) + end) < line, (prompt.id, word, count)
 
@@ -225,13 +228,14 @@ def test_a_summary_of_another_passage_loses() -> None:
 
 def test_talking_about_the_text_is_no_summary() -> None:
     task, prompt = tasks.find("summarisation"), prompts("summarisation")["summarisation-147"]
-    assert task.gold(prompt, "This text explores a touching story about animals and the people who care for them.") < median(base_scores("summarisation")) + 0.2
+    assert task.gold(prompt, "This text explores a touching story about animals and the people who care for them.") < median(base_scores("summarisation"))
 
 
 def test_a_translation_of_another_sentence_loses() -> None:
     task, rows = tasks.find("translation"), list(prompts("translation").values())
-    gaps = [task.gold(a, a.reference or "") - task.gold(a, b.reference or "") for a, b in zip(rows, rows[1:], strict=False)]
-    assert mean(gap > 0.2 for gap in gaps) > 0.9
+    gaps = [task.gold(a, a.reference or "") - task.gold(a, b.reference or "") for a, b in pairwise(rows)]
+    assert mean(gap > 0 for gap in gaps) > 0.9
+    assert median(gaps) > 0.5
 
 
 def test_translation_without_a_reference_still_refuses_english() -> None:
@@ -271,6 +275,19 @@ def test_the_docstring_of_a_task_shows_its_formula(name: str) -> None:
     assert "gold = " in (type(tasks.find(name)).__doc__ or "")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_scores_in_the_docstring_are_true(name: str) -> None:
+    """`label   text   (0.4)` below the source: the text must score 0.4."""
+    task = tasks.find(name)
+    doc = sys.modules[type(task).__module__].__doc__ or ""
+    source = re.split(r"\s{2,}", doc.splitlines()[2].strip(), maxsplit=1)[1]
+    prompt = next(p for p in prompts(name).values() if p.text.startswith(source))
+    examples = re.findall(r"^ *\w+(?: \w+)?\s{2,}(\S.*?)\s+\((\d\.\d)\)$", doc, re.MULTILINE)
+    assert len(examples) >= 2
+    for text, shown in examples:
+        assert task.gold(prompt, text) == pytest.approx(float(shown), abs=0.051), text
+
+
 def test_an_unknown_task_is_refused_with_the_nearest_name() -> None:
     assert tasks.names() == sorted(NAMES)
     with pytest.raises(ConfigError, match=r"--task is 'chatt'; allowed: chat, summarisation, translation; did you mean 'chat'\?"):
@@ -297,15 +314,16 @@ def test_the_source_of_a_reddit_post_loses_its_labels() -> None:
 def test_measures_against_values_worked_out_by_hand() -> None:
     assert _text.ramp(3, 2, 4) == 0.5
     assert _text.words("It's 3.5 km, isn’t it?") == ["It's", "3.5", "km", "isn’t", "it"]
-    assert _text.longest_run("a big red dog ran".split(), "the big red dog sat".split()) == 3
-    assert _text.distinct("Paris Paris Paris".split()) == 0.0
-    assert _text.distinct("one two three four".split()) == 1.0
-    assert _text.fresh("a b c d e f g h i j k l".split(), "a b c d e f g h i j k l".split(), 6) == 0.0
+    assert _text.longest_run(list("abcdx"), list("zbcdy")) == 3
+    assert _text.distinct(["Paris"] * 3) == 0.0
+    assert _text.distinct(list("abcd")) == 1.0
+    assert _text.fresh(list("abcdefghijkl"), list("abcdefghijkl"), 6) == 0.0
+    assert _text.fresh(list("abcdefghijkl"), list("ABCDEFzzz"), 6) == 1.0
     assert _text.finished("It rains.") == 1.0
     assert _text.finished("It rains. And then the") == pytest.approx(0.5 * 3 / 6)  # three of six tokens: It, rains, full stop
     assert _text.stem("stopped") == _text.stem("stops") == "stop"
     assert germanness(["the", "house"]) == 0.0
-    assert germanness("Die Katze schläft im Garten".split()) == 1.0
+    assert germanness(_text.words("Die Katze schläft im Garten.")) == 1.0
 
 
 def test_order_tells_sentences_from_shuffled_ones() -> None:

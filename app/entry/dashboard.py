@@ -4,6 +4,7 @@ Not `app/main.py` itself: a folder named `pages` beside the started script makes
 the first deep link of a server with its old multipage mode, which never reaches `st.navigation`.
 """
 
-from app import main
+from app import catalogue, main
 
+catalogue.prefetch()
 main.run()

@@ -30,6 +30,8 @@ def show_run(summary: RunSummary) -> None:
         listing.to_replay(summary)
     widgets.run_line(summary, loading.newest(summary))
     widgets.problems(summary.problems)
+    if summary.state == "unreadable":
+        return
     try:
         listing.run_details(loading.place(summary), loading.describe(summary))
     except InterplayError as error:

@@ -14,7 +14,8 @@ from interplay.tasks._text import Grammar, ramp
 _CLASSES = {
     "det": "der die das den dem des ein eine einen einem einer eines kein keine keinen keiner mein meine meinen meinem meiner dein deine deinen "
     "sein seine seinen seinem seiner ihre ihren ihrem ihrer unser unsere unseren unserem unserer eure",
-    "this": "diese dieser dieses diesem diesen jede jeder jedes jeden jedem alle allen viele vielen einige einigen mehrere beide beiden zwei drei vier",
+    "this": "diese dieser dieses diesem diesen jede jeder jedes jeden jedem alle allen viele vielen einige einigen mehrere beide beiden zwei drei vier "
+    "fünf sechs sieben acht neun zehn hundert einhundert tausend",
     "subj": "ich du wir er man",
     "you": "sie es ihr wer",
     "obj": "mich dich sich uns euch ihm ihn ihnen mir dir",
@@ -32,7 +33,7 @@ _CLASSES = {
 _FOLLOWS = {
     "^": ("t en w and e be obj ge not", "", "det sub you this subj"),
     ",": (", $", "you subj zu", "det e num sub"),
-    "Noun": ("this obj you subj", "det e", ", t and be zu ge not"),
+    "Noun": ("this", "det subj obj you", ", t and be zu ge not"),
     "det": ("prep det $ , and sub be zu", "t w adv obj you subj not", "Noun en e"),
     "this": ("and num sub be", "det prep $ , w t", "Noun e"),
     "subj": ("$ sub", ", en and", "t obj"),
@@ -40,15 +41,15 @@ _FOLLOWS = {
     "obj": ("Noun be subj you", "en and", "prep w"),
     "prep": ("prep t sub be subj", "$ , w and adv you zu ge", "det num this"),
     "zu": ("prep , t and adv e you obj", "Noun $ num", "en w"),
-    "be": ("and", "Noun en t sub ge", "det $ adv"),
+    "be": ("and", "t sub ge", "det $ adv"),
     "and": ("$ , and", "prep sub obj zu", "t w num"),
-    "sub": (", $ en and be sub ge", "prep t w", "det e adv subj you"),
+    "sub": (", $ en and be sub ge", "prep", "det e adv subj you"),
     "not": ("Noun", "", ""),
-    "adv": ("", "Noun $ , and you subj", "prep w e sub num"),
-    "en": ("sub zu", "en w t subj", "$ obj you"),
-    "t": ("en", "t and num sub", "$ you subj adv obj be this"),
+    "adv": ("", ", and you subj", "prep w e sub num"),
+    "en": ("sub zu", "en t", "$ obj you"),
+    "t": ("", "t and num sub en", "$ you subj adv obj be this"),
     "ge": ("t e", "det w en", "$ be"),
-    "e": ("num adv", "det prep $ , t en and be", "Noun subj"),
+    "e": ("num adv", "det prep $ t en and be", "Noun subj"),
     "w": ("", "num", "$"),
     "num": ("num adv you obj", "det e", "w t"),
 }
@@ -64,7 +65,7 @@ def _ending(word: str) -> str:
     return next((name for name, shape in _SMALL_ENDINGS if shape.search(word)), "w")
 
 
-GERMAN = Grammar(_CLASSES, _FOLLOWS, _ending, low=-0.1, high=0.2)
+GERMAN = Grammar(_CLASSES, _FOLLOWS, _ending, low=-0.1, high=0.2, nouns_have_capitals=True)
 
 _SHAPE = re.compile(r"[äöüß]|(ung|ungen|keit|heit|lich|liche|lichen|isch|ische|ischen|schaft|chen|igen|ieren|iert)$|^ge.{3,}(t|en)$", re.IGNORECASE)
 _ENGLISH_WORDS = (

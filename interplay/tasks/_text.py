@@ -17,6 +17,7 @@ _TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d[\d.,:]*\d|\d|[.!?…]+|[
 _END = re.compile(r"[.!?…]+")
 _CLOSED = re.compile(r"[.!?…][\"'”’)*]*\s*$")
 _ARTICLE = re.compile(r"\b(?:a [aeio][a-z]+(?<!\bone)(?<!\bonce)|an [bcdfgjklmnpqrstvwz])")  # a apple, an pear; German has neither
+_YES_NO = frozenset(("yes", "no", "ja", "nein"))
 _ODD = re.compile(r"[#@\[\]{}|\\<>*_=~^/]|[^\W\d_]\d|\d[^\W\d_]{3}|[a-z][A-Z]|[.!?][A-Za-z]{2}|[^\x00-\u024F\u2010-\u2027\u20AC]")
 
 
@@ -117,6 +118,7 @@ class Grammar:
     endings: Callable[[str], str]
     low: float  # mean value of a pair at which `order` is 0 ...
     high: float  # ... and at which it is 1
+    nouns_have_capitals: bool = False  # then the capital of a first word does not tell its class
 
     @cached_property
     def tags(self) -> Mapping[str, str]:
@@ -153,9 +155,15 @@ class Grammar:
         return ramp(mean, self.low, self.high) * self._in_sentences(parts) * self._joined(text)
 
     def _pairs(self, sentence: Sequence[str]) -> list[tuple[str, str]]:
+        """Neighbouring classes. A question may begin with any word, and `No,` or `Yes,` stands outside of the sentence."""
         ended = _END.fullmatch(sentence[-1]) is not None
-        tags = ["^", *map(self._tag, sentence[:-1] if ended else sentence), *(["$"] if ended else [])]
-        return list(pairwise(tags))
+        inner = list(sentence[:-1] if ended else sentence)
+        answered = len(inner) > 2 and inner[0].lower() in _YES_NO and inner[1] == ","
+        opening = [] if ended and "?" in sentence[-1] else ["^"]
+        tags = list(map(self._tag, inner[2:] if answered else inner))
+        if self.nouns_have_capitals and not self.is_function(inner[0]):
+            tags[0] = "?"
+        return list(pairwise([*opening, *tags, *(["$"] if ended else [])]))
 
     def _tag(self, word: str) -> str:
         if word in ",;:":

@@ -1,9 +1,9 @@
 """Chat: a short, complete, on-topic reply.
 
 prompt      Why can't you see stars in the middle of a big city?
-good        City lights brighten the night sky so much that faint stars disappear.   (0.9)
-cut off     In a city, the stars are not visible because of the way that light       (less)
-hollow      Great question! I'm happy to help you with that today.                   (little)
+good        In a big city the lamps make the sky so bright that faint stars disappear.   (1.0)
+cut off     In a city, the stars are not visible because of the way that light           (0.4)
+hollow      Great question! I'm happy to help you with that today.                       (0.3)
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _FILLER = re.compile(
 
 
 class Chat:
-    """gold = order x distinct x enough x fresh x (0.35 finished + 0.30 topic + 0.20 substance + 0.15 direct).
+    """gold = order x distinct x enough x fresh x (0.4 + 0.6 topic) x (0.5 finished + 0.3 substance + 0.2 direct).
 
-    topic      different content stems shared with the prompt / 2 (1 if the prompt has only one), at most 1
+    topic      0, 0.7 or 1 for none, one or more of the prompt's content stems in the reply (1 if the prompt has only one)
     substance  different content stems that the prompt does not have / 4, at most 1
     direct     no hollow opening ("Great question!"), and 30 words or fewer, falling to 0 at 60
     """
@@ -49,12 +49,13 @@ class Chat:
             return 0.0
         gates = ENGLISH.order(completion) * _text.distinct(tokens) * _text.enough(tokens) * _text.fresh(tokens, asked, 4)
         topic, substance = self._content(tokens, asked)
-        mean = 0.35 * _text.finished(completion) + 0.30 * topic + 0.20 * substance + 0.15 * self._direct(completion, len(tokens))
-        return gates * mean
+        form = 0.5 * _text.finished(completion) + 0.3 * substance + 0.2 * self._direct(completion, len(tokens))
+        return gates * (0.4 + 0.6 * topic) * form
 
     def _content(self, tokens: list[str], asked: list[str]) -> tuple[float, float]:
         said, wanted = set(ENGLISH.content(tokens)), set(ENGLISH.content(asked))
-        topic = min(1.0, len(said & wanted) / max(1, min(2, len(wanted))))
+        shared = len(said & wanted)
+        topic = 1.0 if shared > 1 or shared == len(wanted) else 0.7 * shared
         return topic, min(1.0, len(said - wanted) / 4)
 
     def _direct(self, completion: str, length: int) -> float:

@@ -2,8 +2,8 @@
 
 passage     Fourteen-year-old Ines Kovarik won the regional chess open in Bellhaven yesterday, beating a
             retired bank manager in a final that lasted five hours. [...] spend the prize on a telescope.
-good        A girl of fourteen won a regional chess final and will buy a telescope with the prize.   (0.9)
-off         This text explores the touching story of a young person and her dreams.                  (little)
+good        A girl of fourteen won a regional chess final and will buy a telescope with the prize.   (1.0)
+off         This text explores the touching story of a young person and her dreams.                  (0.2)
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _META = re.compile(
 
 
 class Summarisation:
-    """gold = order x distinct x enough x fresh x (0.35 cover + 0.20 faithful + 0.25 finished + 0.10 short + 0.10 plain).
+    """gold = order x distinct x enough x fresh x (0.4 + 0.6 cover) x (0.30 finished + 0.25 faithful + 0.20 short + 0.25 plain).
 
-    cover      weight of the passage's content stems that are mentioned / 6, at most 1; a stem that stands
+    cover      weight of the passage's content stems that are mentioned / 5, at most 1; a stem that stands
                in the first sentence or more than once weighs 1.25, any other 1
     faithful   share of the summary's content stems that the passage has: 0 at none, 1 at 60 %
     short      one sentence (two: half), and no more than half of the passage's words
@@ -55,7 +55,8 @@ class Summarisation:
         cover, faithful = self._content(tokens, prompt.text)
         short = {1: 1.0, 2: 0.5}.get(len(_text.sentences(completion)), 0.0) * (1.0 - _text.ramp(len(tokens) / max(1, len(passage)), 0.5, 1.0))
         plain = 0.0 if _META.match(completion) else 1.0
-        return gates * (0.35 * cover + 0.20 * faithful + 0.25 * _text.finished(completion) + 0.10 * short + 0.10 * plain)
+        form = 0.30 * _text.finished(completion) + 0.25 * faithful + 0.20 * short + 0.25 * plain
+        return gates * (0.4 + 0.6 * cover) * form
 
     def _content(self, tokens: list[str], text: str) -> tuple[float, float]:
         stems = ENGLISH.content(_text.words(text))
@@ -63,7 +64,7 @@ class Summarisation:
         said = set(ENGLISH.content(tokens))
         shared = said & set(stems)
         weight = sum(1.25 if stem in first or stems.count(stem) > 1 else 1.0 for stem in shared)
-        return min(1.0, weight / 6), _text.ramp(len(shared) / max(1, len(said)), 0.0, 0.6)
+        return min(1.0, weight / 5), _text.ramp(len(shared) / max(1, len(said)), 0.0, 0.6)
 
 
 TASK = Summarisation()

@@ -2,8 +2,9 @@
 
 English     Snow fell in Madrid on Wednesday for the first time this winter.
 reference   Am Mittwoch fiel in Madrid zum ersten Mal in diesem Winter Schnee.
-good        In Madrid fiel am Mittwoch zum ersten Mal in diesem Winter Schnee.   (0.9)
-copied      Snow fell in Madrid on Wednesday for the first time this winter.     (0)
+good        In Madrid fiel am Mittwoch zum ersten Mal in diesem Winter Schnee.   (0.8)
+copied      Snow fell in Madrid on Wednesday for the first time this winter.     (0.0)
+    other       Die Katze schläft im Garten.                                         (0.2)
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ _TURNS = (("system", "Translate English into German."), ("user", "The cat is sle
 
 
 class Translation:
-    """gold = german x order x distinct x enough x fresh x sequence x (0.50 match + 0.20 finished + 0.20 length + 0.10 kept).
+    """gold = german x order x distinct x enough x fresh x sequence x (0.3 + 0.7 match) x form.
 
     german   see `_german.germanness`; an English copy scores 0
     sequence of the reference's words that are there, the share whose neighbour is right too: ramp from 0.15
              to 0.55, 1 below three such words (chrF++ alone hardly minds shuffled words)
-    match    chrF++ against the reference, ramp from 8 to 60
+    match    chrF++ against the reference, ramp from 5 to 60
     length   words / words of the reference (or source): 1 between 0.7 and 1.4, 0 below 0.3 and above 2
     kept     numbers and names of the source that are there again
-    Without a reference: 0.40 finished + 0.40 length + 0.20 kept; any German sentence of the right length
-    does well then, so judge such runs by reading.
+    form     0.4 finished + 0.4 length + 0.2 kept
+    Without a reference sequence and match are left out: any German sentence of the right length does well
+    then, so judge such runs by reading.
     """
 
     name = "translation"
@@ -48,13 +50,16 @@ class Translation:
             return 0.0
         gates = germanness(tokens) * GERMAN.order(completion) * _text.distinct(tokens) * _text.enough(tokens, 4)
         gates *= _text.fresh(tokens, _text.words(prompt.text), 4)
+        if gates == 0.0:
+            return 0.0  # spares chrF++, which takes most of the time
         finished, kept = _text.finished(completion), self._kept(prompt, tokens)
         length = self._length(len(tokens), len(_text.words(prompt.reference or prompt.text)))
+        form = 0.4 * finished + 0.4 * length + 0.2 * kept
         if prompt.reference is None:
-            return gates * (0.40 * finished + 0.40 * length + 0.20 * kept)
+            return gates * form
         sequence = _sequence(tokens, _text.words(prompt.reference))
-        match = _text.ramp(_chrf(completion, prompt.reference), 8, 60)
-        return gates * sequence * (0.50 * match + 0.20 * finished + 0.20 * length + 0.10 * kept)
+        match = _text.ramp(_chrf(completion, prompt.reference), 5, 60)
+        return gates * sequence * (0.3 + 0.7 * match) * form
 
     def _length(self, length: int, wanted: int) -> float:
         ratio = length / max(1, wanted)

@@ -18,13 +18,15 @@ from interplay import data, models, tasks
 
 SETTINGS = {"model": models.BUNDLED, "weights": "Q4_1 expanded, bfloat16", "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 24, "seed": 0}
 PROMPTS, SAMPLES, BATCH = 60, 2, 15
+LEFT_OUT = ("translation-193",)  # a sample named a war criminal
 
 
 def main() -> None:
     folder = models.bundled_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    lines = [{"settings": SETTINGS}, *(line for name in tasks.names() for line in answers(name, model, tokenizer))]
+    found = [line for name in tasks.names() for line in answers(name, model, tokenizer) if line["prompt_id"] not in LEFT_OUT]
+    lines = [{"settings": SETTINGS, "made_by": "tests/data/make_base_completions.py", "left_out": LEFT_OUT}, *found]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (Path(__file__).parent / "base_completions.jsonl").write_text(text, encoding="utf-8")
 
