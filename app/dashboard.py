@@ -16,12 +16,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from app import theme
+from app import jobs, loading, theme
+from interplay.config import RunConfig
 from interplay.errors import ConfigError
 
 DEFAULT_PORT = 8501
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAIN = Path(__file__).parent / "entry" / "dashboard.py"
+
+
+def run(folders: Sequence[str] | None, *, port: int | None, demo: bool, open_browser: bool) -> int:
+    """What `interplay dash` does: serve the folders, and with `demo` train beside them until the end."""
+    roots = [Path(folder) for folder in folders or ("runs", str(loading.RECORDINGS))]
+    port = choose_port(port)
+    if not demo:
+        return serve(roots, port, open_browser=open_browser)
+    roots[0].mkdir(parents=True, exist_ok=True)
+    queue = jobs.Jobs(roots[0] / ".jobs")
+    started = _start_demo(queue, roots[0])
+    try:
+        return serve(roots, port, open_browser=open_browser)
+    finally:
+        if started is not None:
+            queue.stop(started.id, wait=True)
+
+
+def _start_demo(queue: jobs.Jobs, root: Path) -> jobs.Job | None:
+    """A small live run; if another run is going on already, that one is the live run."""
+    config = RunConfig(out=str(root / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"), pairs=24, heldout_pairs=16)
+    try:
+        job = queue.start(config, key=str(config.out))
+    except ConfigError as error:
+        print(f"no new demo run: {error}", flush=True)
+        return None
+    print(f"demo run: {job.command}", flush=True)
+    return job
 
 
 def serve(runs: Sequence[Path], port: int | None = None, address: str = "127.0.0.1", open_browser: bool = False) -> int:

@@ -37,7 +37,8 @@ _PACKAGES = (
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True, highlight=False)
+    """As wide as the terminal; in a pipe or a file as wide as the table needs."""
+    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
 
 
 def _table(*columns: str) -> Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
@@ -101,7 +102,9 @@ class RunConfig:
     keep_checkpoints: str = setting("all", "recording", "iterations whose adapters are kept", choices=("all", "last"))
 
     device: str = setting("auto", "machine", "where the run computes", choices=("auto", "cpu", "cuda"))
-    dtype: str = setting("auto", "machine", "precision of the frozen base; auto: bfloat16 where the machine computes in it", choices=("auto", "float32", "bfloat16"))
+    dtype: str = setting(
+        "auto", "machine", "precision of the frozen base; auto: bfloat16 where the machine computes in it", choices=("auto", "float32", "bfloat16")
+    )
     threads: int | None = setting(None, "machine", "CPU threads; default: torch's own choice", low=1)
 
     def __post_init__(self) -> None:
@@ -333,7 +336,7 @@ def plain(text: str) -> Scalar:
     """`0.2` -> 0.2, `4` -> 4, `true` -> True, anything else stays text."""
     for kind in (_as_int, _as_float, _as_bool):
         try:
-            return kind(text)  # type: ignore[no-any-return, operator]
+            return kind(text)
         except ValueError:
             continue
     return text
@@ -347,11 +350,10 @@ def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:
         raise ConfigError(f"{flag(name)} is {value!r}; allowed: {allowed(meta['choices'])}{nearest(str(value), meta['choices'])}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{flag(name)} is {value!r}; it must be a finite number")
-    for bound, bad, words in (
-        ("low", lambda v, b: v < b, "at least"),
-        ("high", lambda v, b: v > b, "at most"),
-        ("above", lambda v, b: v <= b, "greater than"),
-    ):
+    for bound, refused, words in _BOUNDS:
         limit = meta[bound]
-        if limit is not None and not isinstance(value, str) and bad(value, limit):
+        if limit is not None and not isinstance(value, str) and refused(value, limit):
             raise ConfigError(f"{flag(name)} is {value!r}; it must be {words} {limit:g}")
+
+
+_BOUNDS = (("low", operator.lt, "at least"), ("high", operator.gt, "at most"), ("above", operator.le, "greater than"))

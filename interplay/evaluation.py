@@ -55,6 +55,7 @@ class Evaluator:
         self.task, self.prompts, self.pairs, self.config = task, prompts, tuple(pairs), config
         self.baseline: Baseline | None = None
         self.frozen: Weights | None = None  # reward model 0
+        self._reference: dict[int, Tensor] = {}  # log-probabilities of held-out pairs under the reference never change
 
     def score(self, models: Models) -> Score:
         """Sample, score by every judge, and sum up. The first call fixes the baseline."""
@@ -113,17 +114,19 @@ class Evaluator:
         margins, hits = [], []
         for start in range(0, len(self.pairs), 16):
             part = rollouts.written_pairs(models, self.pairs[start : start + 16], self.config)
-            margins += self._margins(models, part).tolist()
+            margins += self._margins(models, part, start).tolist()
             if models.reward is not None:
                 reward_B = rollouts.scores(models.reward, part)
                 hits += (reward_B[0::2] > reward_B[1::2]).tolist()
         found: dict[str, float | None] = {**_mean("pair_margin", margins), "pair_accuracy": fmean(m > 0 for m in margins)}
         return {**found, "reward_model_accuracy": fmean(hits)} if hits else found
 
-    def _margins(self, models: Models, sequences: Sequences) -> Tensor:
+    def _margins(self, models: Models, sequences: Sequences, start: int) -> Tensor:
         with torch.no_grad():
             ours_BT, _ = rollouts.token_logprobs(models.policy, sequences, self.config.temperature)
-        theirs_BT = rollouts.reference_logprobs(models, sequences, self.config.temperature)
+        if start not in self._reference:
+            self._reference[start] = rollouts.reference_logprobs(models, sequences, self.config.temperature)
+        theirs_BT = self._reference[start]
         implicit_B = ((ours_BT - theirs_BT) * sequences.mask_BT).sum(-1)
         return implicit_B[0::2] - implicit_B[1::2]
 

@@ -72,7 +72,10 @@ class _Model:
 
     def __init__(self, config: RunConfig, models: Models) -> None:
         self.models, self.own = models, config.judge_model is None
-        self.tokenizer, self.model = (models.tokenizer, None) if self.own else self._load(config, models)
+        self.tokenizer: Any = models.tokenizer
+        self.model: Any = None
+        if not self.own:
+            self.tokenizer, self.model = self._load(config, models)
         self.letters = [self.tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "AB"]
 
     @staticmethod
@@ -96,7 +99,6 @@ class _Model:
                 with reference(self.models) as model:
                     logits_BV = model(**tokens, logits_to_keep=1).logits[:, -1]
             else:
-                assert self.model is not None
-                logits_BV = self.model(**tokens, logits_to_keep=1).logits[:, -1]
+                    logits_BV = self.model(**tokens, logits_to_keep=1).logits[:, -1]
         odds_B2 = logits_BV[:, self.letters].float().softmax(-1)
         return [float(row[0]) for row in odds_B2]

@@ -174,7 +174,7 @@ def _train_policy(session: Session, iteration: int, pairs: Sequence[Pair]) -> No
     batches = -(-config.updates // per_batch)
     for number in range(batches):
         session.say(f"iteration {iteration}: rollouts")
-        experience = _experience(session, iteration, (iteration - 1) * batches + number, pairs)
+        experience = _experience(session, (iteration - 1) * batches + number, pairs)
         targets = session.method.objective.targets(experience.batch, session.method.objective_settings)
         for index in _minibatches(session, experience.batch, number):
             if done == config.updates:
@@ -184,7 +184,7 @@ def _train_policy(session: Session, iteration: int, pairs: Sequence[Pair]) -> No
             done += 1
 
 
-def _experience(session: Session, iteration: int, number: int, pairs: Sequence[Pair]) -> Experience:
+def _experience(session: Session, number: int, pairs: Sequence[Pair]) -> Experience:
     """Fresh completions, and for offline objectives judged pairs beside them."""
     if session.method.objective.data == "rollouts":
         prompts = session.draw(session.data.prompts, number * session.config.prompts, session.config.prompts)
@@ -227,11 +227,11 @@ def _rollouts(session: Session, prompts: Sequence[Prompt], completions: int, num
 
 def _write_completions(session: Session, sequences: Sequences, scores_B: Tensor, gold_B: list[float], kl_B: Tensor) -> None:
     """Completions are filed under the update that follows them."""
-    place = session.recorder.place("policy")
-    place = {**place, "clock": place["clock"] + 1, "update": place["update"] + 1}
+    place = session.now("policy")
+    following = {"clock": int(place["clock"]) + 1, "update": int(place["update"]) + 1}
     score = evaluation.Score({}, sequences, gold_B, None, kl_B.tolist())
-    rows = evaluation.rows(score, place)
-    session.store.append("completions", {**rows, "split": ["train"] * len(gold_B), "reward": scores_B.tolist()})
+    rows = evaluation.rows(score, {**place, **following})
+    session.write("completions", {**rows, "split": ["train"] * len(gold_B), "reward": scores_B.tolist()})
 
 
 def _batch(session: Session, sequences: Sequences, scores_B: Tensor) -> Batch:
@@ -319,7 +319,7 @@ def _make_pairs(session: Session, iteration: int) -> Sequence[Pair]:
     prompts = session.draw(session.data.prompts, iteration * config.pairs, config.pairs)
     candidates = _candidates(session, prompts, session.seed("pairs", iteration))
     verdicts = judges.decide(session.judge, _least_sure(session, candidates))
-    session.log("reward", verdicts.metrics)
+    session.log("reward", verdicts.metrics, place=session.now("reward"))
     return verdicts.pairs
 
 
@@ -385,9 +385,7 @@ def _score(session: Session) -> None:
     """Held-out scores of the policy as it is now."""
     session.say("scoring held-out prompts")
     score = session.evaluator.score(session.models)
-    place = session.recorder.place("policy")
-    session.log("policy", score.metrics, split="heldout")
-    session.store.append("completions", evaluation.rows(score, place))
+    place = session.now("policy")
+    session.log("policy", score.metrics, split="heldout", place=place)
+    session.write("completions", evaluation.rows(score, place))
     session.store.flush()
-
-

@@ -77,10 +77,10 @@ def _describe(name: str) -> dict[str, Any]:
         "papers": [objective.paper, rule.paper],
         "reads": objective.data,
         "critic": objective.critic_loss is not None,
-        "settings": [_setting(kind, item) for kind in (objective.settings, rule.settings) for item in fields(kind)],
+        "settings": [_setting(item) for kind in (objective.settings, rule.settings) for item in fields(kind)],
     }
 
 
-def _setting(kind: type[Any], item: Any) -> dict[str, Any]:
+def _setting(item: Any) -> dict[str, Any]:
     bounds = {key: item.metadata[key] for key in ("low", "high", "above") if item.metadata[key] is not None}
     return {"name": item.name, "of": item.metadata["group"], "default": item.default, "type": item.type, "help": item.metadata["help"], **bounds}

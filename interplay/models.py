@@ -321,7 +321,7 @@ def _adapted(model: Any, config: RunConfig, task: str) -> Any:
 
     lora = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type] # only divided by
         lora_dropout=0.0,
         target_modules=_targets(model, config),
         task_type=task,
@@ -375,4 +375,3 @@ def _bare(name: str) -> str:
     """Module path from the numbered blocks on, the same whatever wraps it."""
     parts = name.split(".")
     return ".".join(parts[next(i for i, part in enumerate(parts) if part.isdecimal()) :])
-

@@ -66,7 +66,7 @@ class UpdateRecorder:
 
     # ---- attaching
 
-    def attach(self, optimizer: Any, model: nn.Module, role: str, *, start: Mapping[str, Tensor] | None = None) -> Attachment:
+    def attach(self, optimizer: Any, model: Any, role: str, *, start: Mapping[str, Tensor] | None = None) -> Attachment:
         """Listen to an optimiser for the tensors of `model` that it trains.
 
         `start` gives the weights of the run's start by parameter name, for a run that is resumed; a role that

@@ -87,9 +87,7 @@ def refine(
     Raises `DataError` without pairs, `DivergedError` if the loss is not finite.
     """
     if not pairs:
-        raise DataError(
-            "no judged pair is left for the reward model (all were ties); raise --pairs or --max-new-tokens, or use another --judge"
-        )
+        raise DataError("no judged pair is left for the reward model (all were ties); raise --pairs or --max-new-tokens, or use another --judge")
     with rollouts.seeded(seed, models.device), tempfile.TemporaryDirectory(prefix="interplay-") as folder:
         trainer = _trainer(models, _dataset(models, pairs, config), config, folder, seed)
         trainer.add_callback(_Listener(attach, log))

@@ -255,12 +255,10 @@ def values(critic: Any, sequences: Sequences, *, gradient: bool = False) -> Tens
     """The critic's value before each completion token, B x T, float32."""
     width = sequences.mask_BT.shape[1]
     with nullcontext() if gradient else torch.no_grad():
-        logits_BS1 = critic(
+        logits_BS1: Tensor = critic(
             input_ids=sequences.ids_BS,
             attention_mask=sequences.attention_BS,
             position_ids=positions(sequences.attention_BS),
             use_cache=False,
         ).logits
     return logits_BS1.squeeze(-1).float()[:, -width - 1 : -1] * sequences.mask_BT
-
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,15 +21,15 @@ import torch
 
 from interplay import __version__, checkpoints, data, judges, methods, models, reward_model, rollouts, tasks, updates
 from interplay.config import RunConfig
+from interplay.errors import StoreError
 from interplay.evaluation import Baseline, Evaluator
 from interplay.methods import Method
 from interplay.models import Models
 from interplay.recorder import UpdateRecorder
-from interplay.records import RunInfo, SketchSpec
+from interplay.records import RunInfo, SketchSpec, Stream
 from interplay.reward_model import Weights
 from interplay.store import RunStore
 from interplay.tasks import Task, TaskData
-from interplay import updates
 from interplay.updates import Plan, Stepper
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Session:
     done: int = 0  # updates of all roles
     reward_start: Weights | None = None  # reward model at the start of a resumed run
     unmerged: Weights | None = None  # reward model as the last refinement left it
+    warned: bool = False
     latest: dict[str, float] = field(default_factory=dict)
 
     # --- time, seeds, order ----------------------------------------------------------------------
@@ -92,20 +94,25 @@ class Session:
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def log(self, role: str, values: Mapping[str, float | None], split: str = "train") -> None:
-        """Write metrics at the latest update of a role; what is not finite is null."""
-        place, count = self.recorder.place(role), len(values)
+    def now(self, role: str) -> dict[str, int | str]:
+        """Where the run stands between updates: this iteration, after all updates so far."""
+        return {**self.recorder.place(role), "clock": self.recorder.clock, "iteration": self.recorder.iteration}
+
+    def log(self, role: str, values: Mapping[str, float | None], split: str = "train", place: Mapping[str, int | str] | None = None) -> None:
+        """Write metrics at the latest update of a role, or at `place`; what is not finite is null."""
+        place, count = place or self.recorder.place(role), len(values)
         finite = [float(v) if v is not None and np.isfinite(v) else None for v in values.values()]
-        self.store.append(
-            "metrics",
-            {
-                **{name: [value] * count for name, value in place.items()},
-                "split": [split] * count,
-                "name": list(values),
-                "value": finite,
-                "seconds": [self.seconds] * count,
-            },
-        )
+        rows = {"split": [split] * count, "name": list(values), "value": finite, "seconds": [self.seconds] * count}
+        self.write("metrics", {**{name: [value] * count for name, value in place.items()}, **rows})
+
+    def write(self, stream: Stream, columns: Mapping[str, Any]) -> None:
+        """Hand rows to the store. A full disk is warned about once and never stops the training."""
+        try:
+            self.store.append(stream, columns)
+        except StoreError as error:
+            if not self.warned:
+                warnings.warn(f"{error}; training goes on, and rows are kept in memory until they can be written", stacklevel=2)
+            self.warned = True
 
     def say(self, doing: str) -> None:
         """Tell the terminal and the dashboard what is being done."""
@@ -254,5 +261,3 @@ def restore(session: Session, checkpoint: checkpoints.Loaded) -> dict[str, Weigh
         first = session.store.path / "checkpoints" / "iteration-0" / "reward"
         session.evaluator.frozen = checkpoints.read(session.models.reward, first)
     return starts
-
-

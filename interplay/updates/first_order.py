@@ -51,7 +51,7 @@ class FirstOrder:
         rate = self.optimizer.param_groups[0]["lr"]
         if not torch.isfinite(loss):
             raise DivergedError(f"the loss is {float(loss)} at learning rate {rate:g}; lower --learning-rate, or raise the KL weight")
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or math.inf)
         if not torch.isfinite(norm):
             raise DivergedError(f"the gradient norm is {float(norm)} at learning rate {rate:g}; lower --learning-rate, or use --dtype float32")
