@@ -187,9 +187,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
 def _pair_row(pair: Pair) -> dict[str, Any]:
     prompt = pair.prompt
     row = {"prompt_id": prompt.id, "text": prompt.text, "messages": [dict(m) for m in prompt.messages], "reference": prompt.reference}
-    return {**row, "chosen": pair.chosen, "rejected": pair.rejected, "margin": pair.margin}
+    return {**row, "chosen": pair.chosen, "rejected": pair.rejected, "margin": pair.margin, "ended": list(pair.ended)}
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:
     prompt = Prompt(row["prompt_id"], row["text"], tuple(row["messages"]), row["reference"])
-    return Pair(prompt, row["chosen"], row["rejected"], row["margin"])
+    return Pair(prompt, row["chosen"], row["rejected"], row["margin"], (row["ended"][0], row["ended"][1]))

@@ -44,10 +44,10 @@ class RunConfig:
     data_split: str | None = setting(None, "what", "split (or config/split) of a hub data set; default: train")
     data_rows: int | None = setting(None, "what", "read at most this many rows", low=1)
     out: str | None = setting(None, "what", "folder of the run; default: runs/METHOD-TASK-sSEED-TIME")
-    seed: int = setting(0, "what", "seed of everything that has no seed of its own below", low=0)
-    seed_data: int | None = setting(None, "what", "seed of the order of prompts and pairs", low=0)
-    seed_sampling: int | None = setting(None, "what", "seed of generated text", low=0)
-    seed_perturbation: int | None = setting(None, "what", "seed of adapters, heads and random directions", low=0)
+    seed: int = setting(0, "what", "seed of everything that has no seed of its own below", low=0, high=1e15)
+    seed_data: int | None = setting(None, "what", "seed of the order of prompts and pairs", low=0, high=1e15)
+    seed_sampling: int | None = setting(None, "what", "seed of generated text", low=0, high=1e15)
+    seed_perturbation: int | None = setting(None, "what", "seed of adapters, heads and random directions", low=0, high=1e15)
 
     model: str = setting("bundled", "model", "`bundled`, a local directory (PEFT adapters included) or a hub id")
     trust_remote_code: bool = setting(False, "model", "run code that the model's repository brings; off unless typed here")
@@ -152,7 +152,7 @@ class RunConfig:
             raise ConfigError(f"{source} is not YAML: {str(error).splitlines()[0]}; write one `key: value` per line") from error
         if not isinstance(raw, dict):
             raise ConfigError(f"{source} holds a {type(raw).__name__}; write one `key: value` per line")
-        settings = {**(raw.get("settings") or {}), **(overrides.pop("settings", None) or {})}
+        settings = {**_settings(raw.get("settings")), **(overrides.pop("settings", None) or {})}
         return cls.from_mapping({**raw, **overrides, "settings": settings}, source=source)
 
     @classmethod
@@ -287,6 +287,8 @@ def _convert(name: str, value: Any) -> Any:
 
 
 def _as_int(value: Any) -> int:
+    if type(value) is int:  # exact: a float holds whole numbers only up to 2^53
+        return value
     number = float(value)
     if isinstance(value, bool) or not number.is_integer():
         raise ValueError
@@ -323,6 +325,8 @@ def _settings(value: Any) -> dict[str, Scalar]:
     """`["clip=0.2"]` or `{"clip": 0.2}` -> `{"clip": 0.2}`."""
     if isinstance(value, Mapping):
         return dict(value)
+    if value is not None and not isinstance(value, list):
+        raise ConfigError(f"settings is {value!r}; write NAME: VALUE lines below it, such as clip: 0.2")
     chosen: dict[str, Scalar] = {}
     for part in value or ():
         name, equals, text = str(part).partition("=")

@@ -19,7 +19,7 @@ _depth = 0
 _pending: int | None = None
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, _frame: FrameType | None) -> None:
     global _pending
     if _depth:
         _pending = number

@@ -15,10 +15,10 @@ import torch
 from interplay import models as model_files
 from interplay.config import RunConfig
 from interplay.models import Models
-from interplay.tasks import Pair, Prompt, Task
+from interplay.tasks import Candidate, Pair, Task
 
-#: (prompt, first answer, second answer) triples -> probability that the first is better, each in [0, 1]
-Judge = Callable[[Sequence[tuple[Prompt, str, str]]], list[float]]
+#: candidates -> probability that the first answer is better, each in [0, 1]
+Judge = Callable[[Sequence[Candidate]], list[float]]
 
 _QUESTION = (
     "A person asked an assistant:\n{prompt}\n\nAnswer A: {first}\n\nAnswer B: {second}\n\n"
@@ -39,13 +39,13 @@ def find(config: RunConfig, task: Task, models: Models) -> Judge:
     return _gold(task) if config.judge == "gold" else _Model(config, models)
 
 
-def decide(judge: Judge, candidates: Sequence[tuple[Prompt, str, str]]) -> Verdicts:
+def decide(judge: Judge, candidates: Sequence[Candidate]) -> Verdicts:
     """Judge every candidate in both orders and keep those on which the verdicts agree."""
     forward = judge(candidates)
-    backward = judge([(prompt, second, first) for prompt, first, second in candidates])
+    backward = judge([candidate.swapped() for candidate in candidates])
     pairs = [
-        Pair(prompt, *((first, second) if ab > 0.5 else (second, first)))
-        for (prompt, first, second), ab, ba in zip(candidates, forward, backward, strict=True)
+        candidate.preferring(ab > 0.5)
+        for candidate, ab, ba in zip(candidates, forward, backward, strict=True)
         if (ab > 0.5 and ba < 0.5) or (ab < 0.5 and ba > 0.5)
     ]
     firsts = [vote for vote in (*forward, *backward) if vote != 0.5]
@@ -60,8 +60,8 @@ def decide(judge: Judge, candidates: Sequence[tuple[Prompt, str, str]]) -> Verdi
 
 
 def _gold(task: Task) -> Judge:
-    def judge(candidates: Sequence[tuple[Prompt, str, str]]) -> list[float]:
-        scored = [(task.gold(prompt, first), task.gold(prompt, second)) for prompt, first, second in candidates]
+    def judge(candidates: Sequence[Candidate]) -> list[float]:
+        scored = [(task.gold(c.prompt, c.first), task.gold(c.prompt, c.second)) for c in candidates]
         return [0.5 if abs(a - b) < 1e-9 else float(a > b) for a, b in scored]
 
     return judge
@@ -85,13 +85,13 @@ class _Model:
         judge = model_files.read(source, "CausalLM", config, models.dtype).requires_grad_(False).eval().to(models.device)
         return model_files.load_tokenizer(source, config), judge
 
-    def __call__(self, candidates: Sequence[tuple[Prompt, str, str]]) -> list[float]:
+    def __call__(self, candidates: Sequence[Candidate]) -> list[float]:
         return [vote for start in range(0, len(candidates), 8) for vote in self._votes(candidates[start : start + 8])]
 
-    def _votes(self, candidates: Sequence[tuple[Prompt, str, str]]) -> list[float]:
+    def _votes(self, candidates: Sequence[Candidate]) -> list[float]:
         from interplay.rollouts import reference
 
-        asked = [[{"role": "user", "content": _QUESTION.format(prompt=p.text, first=a, second=b)}] for p, a, b in candidates]
+        asked = [[{"role": "user", "content": _QUESTION.format(prompt=c.prompt.text, first=c.first, second=c.second)}] for c in candidates]
         texts = [self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in asked]
         tokens = self.tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(self.models.device)
         with torch.no_grad():
@@ -99,6 +99,6 @@ class _Model:
                 with reference(self.models) as model:
                     logits_BV = model(**tokens, logits_to_keep=1).logits[:, -1]
             else:
-                    logits_BV = self.model(**tokens, logits_to_keep=1).logits[:, -1]
+                logits_BV = self.model(**tokens, logits_to_keep=1).logits[:, -1]
         odds_B2 = logits_BV[:, self.letters].float().softmax(-1)
         return [float(row[0]) for row in odds_B2]

@@ -30,7 +30,7 @@ from interplay.objectives.base import Batch, Metrics, Outputs, Targets
 from interplay.rollouts import Sequences
 from interplay.session import Report, Session, silent
 from interplay.store import RunStore
-from interplay.tasks import Pair, Prompt
+from interplay.tasks import Candidate, Pair, Prompt
 
 
 def train(config: RunConfig, *, report: Report = silent) -> Path:
@@ -188,8 +188,8 @@ def _experience(session: Session, number: int, pairs: Sequence[Pair]) -> Experie
     """Fresh completions, and for offline objectives judged pairs beside them."""
     if session.method.objective.data == "rollouts":
         prompts = session.draw(session.data.prompts, number * session.config.prompts, session.config.prompts)
-        sequences, scores_B, shown = _rollouts(session, prompts, session.config.completions, number)
-        return Experience(sequences, _batch(session, sequences, scores_B), shown)
+        sequences, batch, shown = _rollouts(session, prompts, session.config.completions, number)
+        return Experience(sequences, batch, shown)
     if not pairs:
         raise DataError("no judged pair is left for the policy (all were ties); raise --pairs or --max-new-tokens, or use another --judge")
     count = max(session.config.batch // 2, 1)
@@ -197,20 +197,18 @@ def _experience(session: Session, number: int, pairs: Sequence[Pair]) -> Experie
     _, _, shown = _rollouts(session, [pair.prompt for pair in chosen], 1, number)
     sequences = rollouts.written_pairs(session.models, chosen, session.config)
     better_B = torch.tensor([1.0, 0.0], device=session.models.device).repeat(count)
-    return Experience(sequences, _batch(session, sequences, better_B), shown)
+    return Experience(sequences, _batch(session, sequences, better_B)[0], shown)
 
 
-def _rollouts(session: Session, prompts: Sequence[Prompt], completions: int, number: int) -> tuple[Sequences, Tensor, Metrics]:
+def _rollouts(session: Session, prompts: Sequence[Prompt], completions: int, number: int) -> tuple[Sequences, Batch, Metrics]:
     """Sample, score, and write the completions down beside the update that they lead to."""
     models, config = session.models, session.config
     sequences = rollouts.sample(models, prompts, config, completions=completions, seed=session.seed("rollout", number))
     gold_B = [session.task.gold(prompt, text) for prompt, text in zip(sequences.prompts, sequences.texts, strict=True)]
     scores_B = torch.tensor(gold_B) if models.reward is None else rollouts.scores(models.reward, sequences)
     scores_B = scores_B.to(models.device)
-    with torch.no_grad():
-        ours_BT, entropy_BT = rollouts.token_logprobs(models.policy, sequences, config.temperature)
-    theirs_BT = rollouts.reference_logprobs(models, sequences, config.temperature)
-    kl_B = ((ours_BT - theirs_BT) * sequences.mask_BT).sum(-1)
+    batch, entropy_BT = _batch(session, sequences, scores_B)
+    kl_B = ((batch.old_BT - batch.reference_BT) * sequences.mask_BT).sum(-1)
     session.tokens += sequences.tokens
     shown = {
         "reward": float(scores_B.mean()),
@@ -222,7 +220,7 @@ def _rollouts(session: Session, prompts: Sequence[Prompt], completions: int, num
         "completions/clipped_ratio": 1 - float(sequences.finished_B.float().mean()),
     }
     _write_completions(session, sequences, scores_B, gold_B, kl_B)
-    return sequences, scores_B, shown
+    return sequences, batch, shown
 
 
 def _write_completions(session: Session, sequences: Sequences, scores_B: Tensor, gold_B: list[float], kl_B: Tensor) -> None:
@@ -234,11 +232,12 @@ def _write_completions(session: Session, sequences: Sequences, scores_B: Tensor,
     session.write("completions", {**rows, "split": ["train"] * len(gold_B), "reward": scores_B.tolist()})
 
 
-def _batch(session: Session, sequences: Sequences, scores_B: Tensor) -> Batch:
+def _batch(session: Session, sequences: Sequences, scores_B: Tensor) -> tuple[Batch, Tensor]:
+    """What the objective may know before the update, and the entropy of every token's distribution."""
     models, temperature = session.models, session.config.temperature
     with torch.no_grad():
-        old_BT, _ = rollouts.token_logprobs(models.policy, sequences, temperature)
-    return Batch(
+        old_BT, entropy_BT = rollouts.token_logprobs(models.policy, sequences, temperature)
+    batch = Batch(
         mask_BT=sequences.mask_BT,
         group_B=sequences.group_B,
         scores_B=scores_B,
@@ -246,6 +245,7 @@ def _batch(session: Session, sequences: Sequences, scores_B: Tensor) -> Batch:
         old_BT=old_BT,
         values_BT=None if models.critic is None else rollouts.values(models.critic, sequences),
     )
+    return batch, entropy_BT
 
 
 def _minibatches(session: Session, batch: Batch, number: int) -> Iterator[Tensor]:
@@ -323,18 +323,19 @@ def _make_pairs(session: Session, iteration: int) -> Sequence[Pair]:
     return verdicts.pairs
 
 
-def _candidates(session: Session, prompts: Sequence[Prompt], seed: int) -> list[tuple[Prompt, str, str]]:
+def _candidates(session: Session, prompts: Sequence[Prompt], seed: int) -> list[Candidate]:
     sequences = rollouts.sample(session.models, prompts, session.config, completions=2, seed=seed)
-    return [(prompt, sequences.texts[2 * i], sequences.texts[2 * i + 1]) for i, prompt in enumerate(prompts)]
+    texts, ended = sequences.texts, sequences.finished_B.tolist()
+    return [Candidate(p, texts[2 * i], texts[2 * i + 1], (ended[2 * i], ended[2 * i + 1])) for i, p in enumerate(prompts)]
 
 
-def _least_sure(session: Session, candidates: list[tuple[Prompt, str, str]]) -> list[tuple[Prompt, str, str]]:
+def _least_sure(session: Session, candidates: list[Candidate]) -> list[Candidate]:
     """The share of candidates on which the reward model's two scores are closest."""
     keep = max(round(session.config.pair_share * len(candidates)), 1)
     if keep == len(candidates) or session.models.reward is None or session.unmerged is None:
         return candidates
-    both = [(prompt, text) for prompt, first, second in candidates for text in (first, second)]
-    scored_B = rollouts.scores(session.models.reward, rollouts.written(session.models, both, session.config, repeats=2))
+    answers = rollouts.written_pairs(session.models, [candidate.preferring(True) for candidate in candidates], session.config)
+    scored_B = rollouts.scores(session.models.reward, answers)
     gap = (scored_B[0::2] - scored_B[1::2]).abs().tolist()
     return [candidates[i] for i in sorted(range(len(candidates)), key=gap.__getitem__)[:keep]]
 

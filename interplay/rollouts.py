@@ -171,23 +171,24 @@ def _sequences(
     )
 
 
-def written(models: Models, answers: Sequence[tuple[Prompt, str]], config: RunConfig, *, repeats: int = 1) -> Sequences:
-    """Given answers as sequences: tokenised, ended, cut at `max_pair_tokens`."""
+def written(models: Models, answers: Sequence[tuple[Prompt, str, bool]], config: RunConfig, *, repeats: int = 1) -> Sequences:
+    """Given (prompt, answer, ended) as sequences: with an end token where it ended, cut at `max_pair_tokens`."""
     tokenizer = models.tokenizer
-    prompts = [encode(tokenizer, prompt) for prompt, _ in answers]
-    full = [[*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for _, text in answers]
+    prompts = [encode(tokenizer, prompt) for prompt, _, _ in answers]
+    ends = [[tokenizer.eos_token_id] if ended or not text else [] for _, text, ended in answers]
+    full = [[*tokenizer(text, add_special_tokens=False)["input_ids"], *end] for (_, text, _), end in zip(answers, ends, strict=True)]
     rows = [row[: config.max_pair_tokens] for row in full]
     pad = tokenizer.pad_token_id
     prompt_BP, attention_BP = _pad_left(prompts, pad), _pad_left([[1] * len(row) for row in prompts], 0)
     mask_BT = _pad_right([[1] * len(row) for row in rows], 0).bool()
-    finished_B = torch.tensor([len(row) <= config.max_pair_tokens for row in full])
+    finished_B = torch.tensor([bool(end) and len(row) <= config.max_pair_tokens for row, end in zip(full, ends, strict=True)])
     ids_BS = torch.cat([prompt_BP, _pad_right(rows, pad)], 1)
-    return _sequences(models, [p for p, _ in answers], ids_BS, attention_BP, mask_BT, finished_B, len(answers) // repeats, repeats)
+    return _sequences(models, [prompt for prompt, _, _ in answers], ids_BS, attention_BP, mask_BT, finished_B, len(answers) // repeats, repeats)
 
 
 def written_pairs(models: Models, pairs: Sequence[Pair], config: RunConfig) -> Sequences:
     """Chosen and rejected of each pair side by side: rows 2i and 2i + 1."""
-    return written(models, [(p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)], config, repeats=2)
+    return written(models, [(p.prompt, text, ended) for p in pairs for text, ended in zip((p.chosen, p.rejected), p.ended, strict=True)], config, repeats=2)
 
 
 # --- scoring ---------------------------------------------------------------------------------------

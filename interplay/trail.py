@@ -48,9 +48,8 @@ class Trail:
             self.groups[key].rebind(found)
 
     def direction_labels(self, sketcher: Sketcher) -> columns.Labels:
-        """One row per module; plain tensors are always sketched as the weight they are."""
-        spaces = {AdapterGroup: sketcher.spec.space, PlainGroup: "effective"}
-        return columns.Labels([(module, spaces[type(group)]) for group in self.groups.values() for module in group.modules])
+        """One row per module; for a plain tensor both spaces are the weight itself."""
+        return columns.Labels([(module, sketcher.spec.space) for group in self.groups.values() for module in group.modules])
 
     # ---- iterations
 

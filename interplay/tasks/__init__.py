@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 
 from interplay.errors import ConfigError, allowed, nearest
-from interplay.tasks.base import Pair, Prompt, Task, TaskData
+from interplay.tasks.base import Candidate, Pair, Prompt, Task, TaskData
 
-__all__ = ["Pair", "Prompt", "Task", "TaskData", "find", "names"]
+__all__ = ["Candidate", "Pair", "Prompt", "Task", "TaskData", "find", "names"]
 
 
 def names() -> list[str]:

@@ -25,12 +25,17 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt, the first judged better; `margin` is by how much, if known."""
+    """Two answers to one prompt, the first judged better; `margin` is by how much, if known.
+
+    `ended` says for each whether it ended by itself: an answer that was cut at the token limit is
+    shown to the models without an end token, as it was generated.
+    """
 
     prompt: Prompt
     chosen: str
     rejected: str
     margin: float | None = None
+    ended: tuple[bool, bool] = (True, True)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,23 @@ class TaskData:
     pairs: tuple[Pair, ...] = ()
     heldout_pairs: tuple[Pair, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Two answers to one prompt that nobody has judged yet."""
+
+    prompt: Prompt
+    first: str
+    second: str
+    ended: tuple[bool, bool] = (True, True)
+
+    def swapped(self) -> Candidate:
+        return Candidate(self.prompt, self.second, self.first, self.ended[::-1])
+
+    def preferring(self, first: bool) -> Pair:
+        kept = self if first else self.swapped()
+        return Pair(kept.prompt, kept.first, kept.second, ended=kept.ended)
 
 
 class Task(Protocol):
