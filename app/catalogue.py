@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from interplay.config import RunConfig
 
-INSTALL = "pip install 'interplay[train]'"
+INSTALL = "pip install '.[train]'"
 #: Known without asking; used while the engine is missing.
 USUAL = (("rloo", "REINFORCE leave-one-out"), ("ppo", "proximal policy optimisation"), ("online_dpo", "online DPO"), ("dpo", "DPO"))
 

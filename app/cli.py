@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from interplay import __version__
-from interplay.config import RunConfig, _Parser, add_arguments, given
+from interplay.config import Parser, RunConfig, add_arguments, chosen_settings, given
 from interplay.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, ConfigError, InterplayError, allowed, nearest
 
 #: Read by C libraries when a process starts, so they cannot be set later. glibc returns every large
-#: block to the system and takes it back on the next update: keeping blocks made updates 20-29 %
-#: faster on 2 cores. OpenMP threads that spin while they wait make a busy machine ten times slower.
-_PROCESS = {"MALLOC_TRIM_THRESHOLD_": "68719476736", "MALLOC_TOP_PAD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "33554432", "OMP_WAIT_POLICY": "PASSIVE"}
+#: block to the system and takes it back on the next update: keeping blocks makes updates faster.
+#: OpenMP threads spin briefly, then sleep: endless spinning made updates on a busy machine five to ten
+#: times slower, and no spinning at all a third slower on a quiet one (2 cores).
+PROCESS = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "68719476736",
+    "MALLOC_TOP_PAD_": "67108864",
+    "GOMP_SPINCOUNT": "4000",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-class _Commands(_Parser):
+class _Commands(Parser):
     """Names the nearest command for a mistyped one."""
 
     def error(self, message: str) -> Any:
@@ -58,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="interplay", description="Train a policy against a reward model, record every optimiser step of both, and see how they move together."
     )
     parser.add_argument("--version", action="version", version=f"interplay {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, (text, add) in _COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         add(sub)
@@ -96,10 +102,9 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise ConfigError(f"--config is {arguments.config!r}, but there is no such file{near}; give a YAML file of `key: value` lines")
-    from interplay.config import _settings
 
     if "settings" in typed:
-        typed["settings"] = _settings(typed["settings"])
+        typed["settings"] = chosen_settings(typed["settings"])
     return RunConfig.from_yaml(path.read_text(encoding="utf-8"), source=str(path), **typed)
 
 
@@ -117,15 +122,15 @@ def _engine() -> Any:
     try:
         from interplay import loop
     except ModuleNotFoundError as error:
-        raise ConfigError(f"training needs the engine, and {error.name} is not installed; run: pip install 'interplay[train]'") from error
+        raise ConfigError(f"training needs the engine, and {error.name} is not installed; run: pip install '.[train]' in the checkout") from error
     return loop
 
 
 def _restart_tuned() -> None:
     """Start this very command again with allocator and threads tuned (Linux, once)."""
-    if sys.platform != "linux" or "OMP_WAIT_POLICY" in os.environ or os.environ.get("INTERPLAY_NO_REEXEC"):
+    if sys.platform != "linux" or "GOMP_SPINCOUNT" in os.environ or os.environ.get("INTERPLAY_NO_REEXEC"):
         return
-    os.execve(sys.executable, [sys.executable, "-m", "app.cli", *sys.argv[1:]], {**os.environ, **_PROCESS})  # noqa: S606 - the same command, no shell
+    os.execve(sys.executable, [sys.executable, "-m", "app.cli", *sys.argv[1:]], {**os.environ, **PROCESS})  # noqa: S606 - the same command, no shell
 
 
 def _quiet_libraries() -> None:

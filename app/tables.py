@@ -15,7 +15,7 @@ from rich.table import Table
 
 from interplay import __version__
 from interplay.config import RunConfig
-from interplay.errors import StoreError, nearest
+from interplay.errors import ConfigError, StoreError, nearest
 from interplay.store import Runs, RunStore
 
 _HELDOUT = ("gold", "gold_se", "proxy", "proxy_se", "kl", "entropy", "length", "distinct_words", "pair_margin", "alarm")
@@ -106,8 +106,7 @@ def show(name: str, root: Path, *, as_json: bool) -> int:
         console.print(f"error: {status.error}", markup=False)
     for line in (*info.notes, *store.problems()):
         console.print(f"note: {line}", markup=False)
-    changed = RunConfig.from_mapping(info.config).changed()
-    console.print("settings: " + (", ".join(f"{k}={v}" for k, v in changed.items()) or "all defaults"), markup=False)
+    console.print("settings: " + (", ".join(f"{k}={v}" for k, v in _changed(info.config).items()) or "all defaults"), markup=False)
     console.print("command: " + " ".join(info.command), markup=False)
     names = [n for n in _HELDOUT if any(n in row for row in scores.values())]
     table = _table("held-out, after iteration", *names)
@@ -116,6 +115,14 @@ def show(name: str, root: Path, *, as_json: bool) -> int:
     console.print(table)
     console.print(f"files: {store.path}", markup=False)
     return 0
+
+
+def _changed(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings that differ from the defaults; all of them for a run of somebody else's trainer."""
+    try:
+        return RunConfig.from_mapping(config).changed()
+    except ConfigError:
+        return config
 
 
 def _number(value: float | None) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,13 +134,14 @@ def complete(folder: Path) -> bool:
 
 
 def last(root: Path) -> Loaded | None:
-    """The newest complete iteration, or None."""
+    """The newest complete iteration, or None. Warns of incomplete ones that are newer."""
     numbers = sorted((int(p.name.removeprefix("iteration-")) for p in root.glob("iteration-*") if p.name[10:].isdecimal()), reverse=True)
     for number in numbers:
         folder = root / f"iteration-{number}"
         if complete(folder):
             lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
             return Loaded(number, json.loads((folder / "state.json").read_text()), tuple(_pair(json.loads(line)) for line in lines), folder)
+        warnings.warn(f"the checkpoint {folder} is incomplete and is left out", stacklevel=2)
     return None
 
 

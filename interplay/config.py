@@ -152,13 +152,15 @@ class RunConfig:
             raise ConfigError(f"{source} is not YAML: {str(error).splitlines()[0]}; write one `key: value` per line") from error
         if not isinstance(raw, dict):
             raise ConfigError(f"{source} holds a {type(raw).__name__}; write one `key: value` per line")
-        settings = {**_settings(raw.get("settings")), **(overrides.pop("settings", None) or {})}
+        if raw.get("trust_remote_code") and "trust_remote_code" not in overrides:
+            raise ConfigError(f"trust_remote_code stands in {source}; a file cannot grant it: type --trust-remote-code if you trust the model's code")
+        settings = {**chosen_settings(raw.get("settings")), **(overrides.pop("settings", None) or {})}
         return cls.from_mapping({**raw, **overrides, "settings": settings}, source=source)
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> RunConfig:
         """Build from the words after `interplay train`. Raises `ConfigError`, never exits."""
-        parser = _Parser(add_help=False, allow_abbrev=False)
+        parser = Parser(add_help=False, allow_abbrev=False)
         add_arguments(parser)
         return cls.from_mapping(given(parser.parse_args(list(argv))), source="the command line")
 
@@ -227,7 +229,7 @@ def parse_layers(text: str) -> frozenset[int] | None:
     return frozenset(chosen)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse that raises `ConfigError` with the nearest flag in place of leaving the process."""
 
     def error(self, message: str) -> Any:
@@ -272,7 +274,7 @@ _HINTS: dict[str, Any] = {}
 def _convert(name: str, value: Any) -> Any:
     """A typed word, or a YAML value, as the field's own type."""
     if name == "settings":
-        return _settings(value)
+        return chosen_settings(value)
     if not _HINTS:
         _HINTS.update(get_type_hints(RunConfig))
     hint = _HINTS[name]
@@ -321,7 +323,7 @@ _AS: dict[type, Any] = {int: _as_int, float: _as_float, bool: _as_bool, str: _as
 _KIND = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
-def _settings(value: Any) -> dict[str, Scalar]:
+def chosen_settings(value: Any) -> dict[str, Scalar]:
     """`["clip=0.2"]` or `{"clip": 0.2}` -> `{"clip": 0.2}`."""
     if isinstance(value, Mapping):
         return dict(value)

@@ -51,15 +51,26 @@ def resume(path: Path, *, report: Report = silent) -> Path:
     store = RunStore.open(path, write=True)
     try:
         with interrupts.raising():
-            config = RunConfig.from_mapping(store.info.config, source=f"{path}/run.json").with_(out=str(path))
+            config = RunConfig.from_mapping(store.info.config, source=f"{path}/run.json").with_(out=str(path), trust_remote_code=False)
             checkpoint = checkpoints.last(store.path / "checkpoints")
             if checkpoint is not None and checkpoint.iteration >= config.iterations:
-                raise ConfigError(f"--resume is {str(path)!r}, which has finished all {config.iterations} iterations; start a new run")
+                return _end(store, config)
             session = sessions.build(config, store, report)
     except BaseException as error:
-        store.close("failed" if store.status().state not in ("finished", "interrupted") else store.status().state, error=str(error) or None)
+        state = store.status().state
+        store.close(state if state in ("finished", "interrupted") else "failed", error=None if state == "finished" else str(error) or None)
         raise
     return _run(session, checkpoint)
+
+
+def _end(store: RunStore, config: RunConfig) -> Path:
+    """All iterations are complete: only a run that was killed before it wrote its end state has something left to do."""
+    if store.status().state == "finished":
+        raise ConfigError(f"--resume is {str(store.path)!r}, which has finished all {config.iterations} iterations; start a new run")
+    store.set_status(state="running")
+    _tidy(store, config)
+    store.close("finished")
+    return store.path
 
 
 def _run(session: Session, checkpoint: checkpoints.Loaded | None) -> Path:
@@ -71,21 +82,21 @@ def _run(session: Session, checkpoint: checkpoints.Loaded | None) -> Path:
             pairs, done = _start(session, checkpoint)
             for iteration in range(done + 1, session.config.iterations + 1):
                 pairs = _iterate(session, iteration, pairs)
-            _tidy(session)
+            _tidy(store, session.config)
             session.say("finished")
+            store.close("finished")
     except KeyboardInterrupt:
         store.close("interrupted")
         raise
     except BaseException as error:
         store.close("failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise
-    store.close("finished")
     return store.path
 
 
-def _tidy(session: Session) -> None:
-    if session.config.keep_checkpoints == "last":
-        checkpoints.prune(session.store.checkpoint_path(), [session.config.iterations])
+def _tidy(store: RunStore, config: RunConfig) -> None:
+    if config.keep_checkpoints == "last":
+        checkpoints.prune(store.checkpoint_path(), [config.iterations])
 
 
 # --- iterations ------------------------------------------------------------------------------------
@@ -94,7 +105,7 @@ def _tidy(session: Session) -> None:
 def _start(session: Session, checkpoint: checkpoints.Loaded | None) -> tuple[Sequence[Pair], int]:
     """Iteration 0, or the end of the iteration that a resumed run goes on from."""
     if checkpoint is None:
-        session.store.rewind(0)
+        session.store.rewind(-1)  # the first pairs and scores may stand at clock 0
         sessions.attach(session)
         return _iteration_zero(session), 0
     session.store.rewind(int(checkpoint.state["recorder"]["clock"]))
@@ -174,17 +185,17 @@ def _train_policy(session: Session, iteration: int, pairs: Sequence[Pair]) -> No
     batches = -(-config.updates // per_batch)
     for number in range(batches):
         session.say(f"iteration {iteration}: rollouts")
-        experience = _experience(session, (iteration - 1) * batches + number, pairs)
+        experience = gather(session, (iteration - 1) * batches + number, pairs)
         targets = session.method.objective.targets(experience.batch, session.method.objective_settings)
-        for index in _minibatches(session, experience.batch, number):
+        for index in minibatches(session, experience.batch, number):
             if done == config.updates:
                 break
             session.say(f"iteration {iteration}: policy update {done + 1} of {config.updates}")
-            _update(session, experience, targets, index)
+            update(session, experience, targets, index)
             done += 1
 
 
-def _experience(session: Session, number: int, pairs: Sequence[Pair]) -> Experience:
+def gather(session: Session, number: int, pairs: Sequence[Pair]) -> Experience:
     """Fresh completions, and for offline objectives judged pairs beside them."""
     if session.method.objective.data == "rollouts":
         prompts = session.draw(session.data.prompts, number * session.config.prompts, session.config.prompts)
@@ -248,7 +259,7 @@ def _batch(session: Session, sequences: Sequences, scores_B: Tensor) -> tuple[Ba
     return batch, entropy_BT
 
 
-def _minibatches(session: Session, batch: Batch, number: int) -> Iterator[Tensor]:
+def minibatches(session: Session, batch: Batch, number: int) -> Iterator[Tensor]:
     """Row indices of each update on a batch; the rows of a prompt stay together."""
     config = session.config
     groups = torch.unique(batch.group_B)
@@ -266,7 +277,7 @@ def _permutation(session: Session, count: int, number: int, epoch: int) -> Any:
     return np.random.default_rng(session.seed("minibatch", number, epoch)).permutation(count)
 
 
-def _update(session: Session, experience: Experience, targets: Targets, index: Tensor) -> None:
+def update(session: Session, experience: Experience, targets: Targets, index: Tensor) -> None:
     """One policy update, one critic update where there is a critic, and what is known of both."""
     sequences = _rows(experience.sequences, index)
     batch = experience.batch.rows(index)

@@ -125,8 +125,8 @@ def locate(name: str, *, argument: str = "--model") -> Source:
 
 def _locate_folder(name: str, path: Path, argument: str) -> Source:
     if (path / "adapter_config.json").is_file():
-        if not list(path.glob("*.safetensors")):
-            raise ModelError(f"{argument} is {name!r}, an adapter without safetensors; save it again with safe_serialization=True")
+        if not (path / "adapter_model.safetensors").is_file():
+            raise ModelError(f"{argument} is {name!r}, an adapter without adapter_model.safetensors; save it again with safe_serialization=True")
         base = json.loads((path / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
         return Source(name, locate(base, argument=f"base of {argument} {name}").folder, str(path))
     if not (path / "config.json").is_file():

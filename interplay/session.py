@@ -25,7 +25,7 @@ from interplay.errors import StoreError
 from interplay.evaluation import Baseline, Evaluator
 from interplay.methods import Method
 from interplay.models import Models
-from interplay.recorder import UpdateRecorder
+from interplay.recorder import Attachment, UpdateRecorder
 from interplay.records import RunInfo, SketchSpec, Stream
 from interplay.reward_model import Weights
 from interplay.store import RunStore
@@ -227,12 +227,13 @@ def _notes(config: RunConfig, loaded: Models) -> list[str]:
 # --- attaching and resuming ------------------------------------------------------------------------
 
 
-def attach(session: Session, starts: Mapping[str, Weights] | None = None) -> None:
+def attach(session: Session, starts: Mapping[str, Weights] | None = None) -> list[Attachment]:
     """Let the recorder listen to policy and critic; the reward model's optimiser comes with each refinement."""
     starts = starts or {}
-    session.recorder.attach(session.policy.optimizer, session.models.policy, "policy", start=starts.get("policy"))
+    made = [session.recorder.attach(session.policy.optimizer, session.models.policy, "policy", start=starts.get("policy"))]
     if session.critic is not None:
-        session.recorder.attach(session.critic.optimizer, session.models.critic, "value", start=starts.get("value"))
+        made.append(session.recorder.attach(session.critic.optimizer, session.models.critic, "value", start=starts.get("value")))
+    return made
 
 
 def state(session: Session) -> dict[str, Any]:

@@ -312,8 +312,8 @@ def test_inner_epochs_and_minibatches(make: Make, updates: int) -> None:
 
 def test_minibatches_see_every_prompt_once_in_each_epoch(session: Any) -> None:
     made = session(prompts=4, inner_epochs=2, minibatches=2, updates=4)
-    experience = loop._experience(made, 0, ())
-    parts = [index.tolist() for index in loop._minibatches(made, experience.batch, 0)]
+    experience = loop.gather(made, 0, ())
+    parts = [index.tolist() for index in loop.minibatches(made, experience.batch, 0)]
     assert [len(part) for part in parts] == [4, 4, 4, 4]
     for epoch in (parts[:2], parts[2:]):
         assert sorted(sum(epoch, [])) == list(range(8))
@@ -333,7 +333,7 @@ def test_pair_share_judges_the_pairs_of_which_the_reward_model_is_least_sure(ses
     def score(prompt: tasks.Prompt, text: str) -> float:
         return float(rollouts.scores(made.models.reward, rollouts.written(made.models, [(prompt, text)], made.config)))
 
-    gaps = {id(item): abs(score(item[0], item[1]) - score(item[0], item[2])) for item in candidates}
+    gaps = {id(item): abs(score(item.prompt, item.first) - score(item.prompt, item.second)) for item in candidates}
     kept = loop._least_sure(made, candidates)
     assert len(kept) == 4
     left_out = [item for item in candidates if all(item is not other for other in kept)]
@@ -357,7 +357,7 @@ def test_judge_model_decides(model: Path, prompts: Path, tmp_path: Path, monkeyp
     def spy(self: Any, candidates: Any) -> list[float]:
         assert len(self.tokenizer) < 400, "the judge's own tokenizer"
         found = real(self, candidates)
-        votes.update({(prompt.text, a, b): vote for (prompt, a, b), vote in zip(candidates, found, strict=True)})
+        votes.update({(item.prompt.text, item.first, item.second): vote for item, vote in zip(candidates, found, strict=True)})
         return found
 
     monkeypatch.setattr(judges._Model, "_votes", spy)
@@ -411,7 +411,7 @@ def test_layers_and_targets_limit_what_is_trained(make: Make) -> None:
 def test_the_critic_learns(session: Any, tune: str) -> None:
     """On a fixed batch with fixed returns its loss falls to a fraction, and only its own weights move."""
     made = session(method="ppo", tune=tune, settings={"value_learning_rate": 3e-3, "value_clip": 100.0})
-    experience = loop._experience(made, 0, ())
+    experience = loop.gather(made, 0, ())
     targets = made.method.objective.targets(experience.batch, made.method.objective_settings)
     before = {role: reward_model.weights(item) for role, item in made.models.trained()}
     for _ in range(25):
@@ -438,7 +438,7 @@ def test_the_critic_of_a_run_has_moved(make: Make) -> None:
 def test_critic_values_come_from_before_the_update(session: Any) -> None:
     """The rollout's values are the critic's at that time, so GAE never sees the critic it is about to train."""
     made = session(method="ppo")
-    experience = loop._experience(made, 0, ())
+    experience = loop.gather(made, 0, ())
     batch: Batch = experience.batch
     assert batch.values_BT is not None
     torch.testing.assert_close(batch.values_BT, rollouts.values(made.models.critic, experience.sequences))

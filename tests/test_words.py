@@ -343,7 +343,7 @@ def test_the_limits_of_the_alarm_are_those_of_the_code() -> None:
     from interplay import evaluation
 
     part = text("docs/metrics.md").split("The alarm (")[1].split("## Gold")[0]
-    limits = [float(number) for number in re.findall(r"^\| .*?(?:below|above|more than) (\d\.\d)", part, re.MULTILINE)]
+    limits = [float(number) for number in re.findall(r"^\| .*?(?:below|above|more than) (\d\.\d+)", part, re.MULTILINE)]
     assert limits == [evaluation.FEW_WORDS, evaluation.ONE_WORD, evaluation.SAME_TEXT, evaluation.LOW_ENTROPY]
 
 

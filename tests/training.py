@@ -6,17 +6,26 @@ have different gold scores and a judge has something to prefer.
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
+from trl import RewardConfig, RewardTrainer  # noqa: F401 - loaded once, before the freeze below
 
 from interplay.config import RunConfig
 from interplay.store import RunStore
 from tests import tiny
+
+# A third of a tiny run went into two things that leave no trace: the garbage collections with which accelerate
+# ends every training, over all objects of all libraries, and a model card that `checkpoints` deletes again.
+gc.collect()
+gc.freeze()
+PeftModel.create_or_update_model_card = lambda *_: None
 
 SENTENCES = [
     "The garden needs water in the early morning.",
