@@ -152,7 +152,7 @@ class RunConfig:
             raise ConfigError(f"{source} is not YAML: {str(error).splitlines()[0]}; write one `key: value` per line") from error
         if not isinstance(raw, dict):
             raise ConfigError(f"{source} holds a {type(raw).__name__}; write one `key: value` per line")
-        if raw.get("trust_remote_code") and "trust_remote_code" not in overrides:
+        if any(value and str(key).replace("-", "_") == "trust_remote_code" for key, value in raw.items()) and "trust_remote_code" not in overrides:
             raise ConfigError(f"trust_remote_code stands in {source}; a file cannot grant it: type --trust-remote-code if you trust the model's code")
         settings = {**chosen_settings(raw.get("settings")), **(overrides.pop("settings", None) or {})}
         return cls.from_mapping({**raw, **overrides, "settings": settings}, source=source)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interplay import checkpoints, evaluation, interrupts, judges, reward_model, rollouts
+from interplay import checkpoints, evaluation, interrupts, judges, pulse, reward_model, rollouts
 from interplay import session as sessions
 from interplay.config import RunConfig
 from interplay.errors import ConfigError, DataError
@@ -77,7 +77,7 @@ def _run(session: Session, checkpoint: checkpoints.Loaded | None) -> Path:
     """The whole loop inside the promises about signals and end states."""
     store = session.store
     try:
-        with interrupts.raising():
+        with interrupts.raising(), pulse.beating(store.path):
             store.set_status(state="running")
             pairs, done = _start(session, checkpoint)
             for iteration in range(done + 1, session.config.iterations + 1):

@@ -5,11 +5,12 @@ Takes no lock and writes nothing, so any number of viewers may read while one pr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -23,7 +24,7 @@ from interplay.errors import StoreError, allowed, nearest
 from interplay.parts import Parts
 from interplay.records import SCHEMA_VERSION, STATES, STREAMS, RunInfo, State, Stream, schema
 
-RUN, STATUS, LOCK = "run.json", "status.json", "writer.lock"
+RUN, STATUS, LOCK, PULSE = "run.json", "status.json", "writer.lock", ".pulse"
 STALLED_AFTER = 60.0  # seconds without a heartbeat
 
 
@@ -112,9 +113,16 @@ class RunReader:
     def status(self) -> Status:
         """What the writer last said. Raises `StoreError` if that is damaged or missing."""
         try:
-            return Status.from_json(disk.read_json(self.path / STATUS))
+            status = Status.from_json(disk.read_json(self.path / STATUS))
+            return replace(status, heartbeat=max(status.heartbeat, self._pulse()))
         except FileNotFoundError as error:
             raise StoreError(f"{self.path / STATUS} is missing; the run was never complete, or was copied in part") from error
+
+    def _pulse(self) -> float:
+        """When the writing process last touched its pulse file: long rollouts hand over no rows."""
+        with contextlib.suppress(OSError):
+            return (self.path / PULSE).stat().st_mtime
+        return 0.0
 
     def problems(self) -> list[str]:
         """What a viewer should say beside the data, one line each: damaged parts, missing rows, rows given up."""

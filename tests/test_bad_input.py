@@ -158,7 +158,7 @@ MODELS = [
     (unknown_architecture, ["cannot be read", "marvel"]),
     pytest.param(cut_weights, ["cannot be read", "give a model folder"], marks=bug("models.read: SafetensorError is no OSError")),
     (no_tokenizer, ["tokenizer", "save it beside the model"]),
-    (adapter_without_weights, ["an adapter without safetensors", "save it again"]),
+    (adapter_without_weights, ["an adapter without adapter_model.safetensors", "save it again"]),
     pytest.param(adapter_with_broken_config, ["adapter_config.json"], marks=bug("models._locate_folder: JSONDecodeError")),
     (hub_id, ["cannot be read", "give a model folder, a hub id or `bundled`"]),
 ]
@@ -299,6 +299,8 @@ YAML = [
     ("settings: clip=1\n", ["settings is 'clip=1'", "write"]),
     ("seed: [1, 2\n", ["run.yaml is not YAML", "key: value"]),
     ("- seed\n", ["run.yaml holds a list", "key: value"]),
+    ("trust_remote_code: true\n", ["trust_remote_code stands in run.yaml", "type --trust-remote-code"]),
+    ("trust-remote-code: true\n", ["trust_remote_code stands in run.yaml", "type --trust-remote-code"]),
     ("seed: soon\n", ["--seed is 'soon'", "a whole number"]),
 ]
 
@@ -459,7 +461,7 @@ def test_process(argv: list[str], words: str, workplace: Path) -> None:
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"}
     environment.pop("INTERPLAY_NO_REEXEC")  # the restart with a tuned allocator must keep words and exit code
-    done = subprocess.run([sys.executable, "-m", "app.cli", *argv], capture_output=True, text=True, cwd=workplace, env=environment, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "app.cli", *argv], capture_output=True, text=True, cwd=workplace, env=environment, timeout=300)
     assert done.returncode == 2
     assert done.stdout == ""
     said = [line for line in done.stderr.splitlines() if line.startswith("interplay: ")]

@@ -73,9 +73,10 @@ def test_the_command_line_gives_the_configuration_back(config: RunConfig) -> Non
 @given(CONFIGS)
 @example(RunConfig(seed=10**15 - 1, task="yes", data="1e3", learning_rate=1e-7))
 def test_yaml_and_plain_values_give_the_configuration_back(config: RunConfig) -> None:
-    assert RunConfig.from_yaml(config.to_yaml()) == config
-    assert RunConfig.from_yaml(yaml.safe_dump(config.to_mapping())) == config
     assert RunConfig.from_mapping(config.to_mapping()) == config
+    trusting = {"trust_remote_code": True} if config.trust_remote_code else {}  # a file cannot grant it: the flag must be typed
+    assert RunConfig.from_yaml(config.to_yaml(), **trusting) == config
+    assert RunConfig.from_yaml(yaml.safe_dump(config.to_mapping()), **trusting) == config
 
 
 def test_only_what_differs_is_written() -> None:
@@ -208,6 +209,15 @@ def test_yaml_of_another_shape_is_refused_in_one_line(text: str) -> None:
     assert any(word in str(caught.value) for word in ("run.yaml", "--set", "settings is"))
     assert "write" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["trust_remote_code: true", "trust-remote-code: true", "trust_remote_code: 'true'"])
+def test_a_file_cannot_grant_that_code_is_run(text: str) -> None:
+    with pytest.raises(ConfigError, match="a file cannot grant it: type --trust-remote-code"):
+        RunConfig.from_yaml(text)
+    assert RunConfig.from_yaml(text, trust_remote_code=True).trust_remote_code
+    assert not RunConfig.from_yaml(text, trust_remote_code=False).trust_remote_code
+    assert not RunConfig.from_yaml(text.replace("'true'", "true").replace("true", "false")).trust_remote_code
 
 
 def test_a_trained_reward_model_needs_updates() -> None:

@@ -1,0 +1,86 @@
+"""Training on published preference data: chat, summarisation and translation, one layout each.
+
+The files lie beside the checkout where this project is developed and are no part of it; without them
+these tests are skipped. The tiny model reads bytes, so only rows with short prompts fit it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interplay import loop
+from interplay.store import RunStore
+from tests import training
+from tests.training import frame
+
+PROJECT = Path(__file__).parents[1]
+FOLDER = PROJECT.parent / "shared" / "data"
+FILES = {"chat": "preference", "summarisation": "preference", "translation": "scored"}
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the real data are not here ({FOLDER}); they are no part of this project")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return training.save_model(tmp_path_factory.mktemp("model"), max_position_embeddings=1024)
+
+
+def source_texts(task: str) -> str:
+    return (FOLDER / f"{task}.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("method", ["rloo", "dpo"])
+@pytest.mark.parametrize("task", FILES)
+def test_the_tiny_model_trains(model: Path, tmp_path: Path, task: str, method: str) -> None:
+    file = FOLDER / f"{task}.jsonl"
+    settings: dict[str, Any] = {"task": task, "method": method, "data_rows": 120, "iterations": 1, "pairs": 12, "reward_updates": 1}
+    config = training.small(model, file, tmp_path / "run", **settings, max_prompt_tokens=900, max_pair_tokens=60, judge="gold")
+    run = loop.train(config)
+    store = RunStore.open(run)
+    assert store.status().state == "finished"
+    report = store.info.data
+    assert report["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (report["layout"], report["rows_read"]) == (FILES[task], 120)
+    assert report["rows"] == len(file.read_text(encoding="utf-8").splitlines())
+    counts = frame(run, "updates")[["clock", "role"]].drop_duplicates().groupby("role").size().to_dict()
+    assert counts == {"policy": 2, "reward": 2}
+    texts = frame(run, "completions")
+    whole = source_texts(task)
+    for text in texts["prompt"].unique():
+        assert json.dumps(text, ensure_ascii=False)[1:-1].strip() in whole, "prompts are the file's own"
+    held = set(texts[texts["split"] == "heldout"]["prompt_id"])
+    assert len(held) == report["heldout_prompts"]
+    assert not held & set(texts[texts["split"] == "train"]["prompt_id"])
+    first = [json.loads(line) for line in (run / "checkpoints" / "iteration-0" / "pairs.jsonl").read_text().splitlines()]
+    assert len(first) > 10, "iteration 0 learns from the file's judged pairs"
+    assert not held & {pair["prompt_id"] for pair in first}
+    for pair in first:
+        for side in ("chosen", "rejected"):
+            assert json.dumps(pair[side], ensure_ascii=False)[1:-1].strip() in whole
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.parametrize("task", FILES)
+def test_the_bundled_model_trains(tmp_path: Path, task: str) -> None:
+    run = tmp_path / "run"
+    words = ["--task", task, "--data", str(FOLDER / f"{task}.jsonl"), "--out", str(run), "--data-rows", "40", "--heldout", "4", "--heldout-pairs", "2"]
+    words += ["--pairs", "4", "--updates", "1", "--iterations", "1", "--reward-updates", "1", "--completions", "2", "--prompts", "1"]
+    command = [sys.executable, "-m", "app.cli", "train", *words]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=dict(os.environ), timeout=1800)
+    assert done.returncode == 0, done.stderr
+    assert str(run) in done.stdout
+    assert RunStore.open(run).status().state == "finished"
+    counts = frame(run, "updates")[["clock", "role"]].drop_duplicates().groupby("role").size().to_dict()
+    assert counts == {"policy": 1, "reward": 2}
+    texts = frame(run, "completions")
+    assert len(texts) == 2 * 4 + 2
+    assert texts["completion"].str.strip().str.len().gt(0).any()
