@@ -5,8 +5,10 @@
 Reads finished runs. For every held-out prompt the score after the last iteration minus the score
 before training (same prompt, same sampling seed); the mean over prompts is one number for a seed.
 Printed: the mean over seeds and its 95 % interval by Student's t over seeds, which is the honest unit
-of repetition; and each seed's own interval over prompts. Judges: frozen reward model 0 (of that seed)
-and gold. For judged pairs: the implicit-reward margin, which is zero before training.
+of repetition; and each seed's own interval over prompts. Judges: gold, and frozen reward model 0 of
+that seed. Reward models have no common scale (here their spreads differ by a factor of two), so the
+proxy's change is divided by the spread of that model's scores over prompts before training. For
+judged pairs: the implicit-reward margin in nats, which is zero before training.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ def changes(store: RunStore) -> dict[str, Any]:
     before = frame[frame["iteration"] == 0].set_index("prompt_id")
     after = frame[frame["iteration"] == frame["iteration"].max()].set_index("prompt_id").loc[before.index]
     found: dict[str, Any] = {"prompts": len(before), "kl": float(after["kl"].mean())}
-    for judge in ("proxy", "gold"):
-        found[judge] = interval((after[judge] - before[judge]).to_numpy(dtype=float))
+    units = {"proxy": float(before["proxy"].std()), "gold": 1.0}
+    for judge, unit in units.items():
+        found[judge] = interval((after[judge] - before[judge]).to_numpy(dtype=float) / unit)
+    found["proxy_raw"] = {"before": float(before["proxy"].mean()), "after": float(after["proxy"].mean()), "sd_before": units["proxy"]}
     metrics = store.read("metrics", columns=["iteration", "split", "name", "value"]).to_pandas()
     last = metrics[(metrics["split"] == "heldout") & (metrics["iteration"] == metrics["iteration"].max())].set_index("name")["value"]
     margin, spread = last.get("pair_margin"), last.get("pair_margin_se")

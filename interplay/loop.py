@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -149,10 +150,12 @@ def _iterate(session: Session, iteration: int, pairs: Sequence[Pair]) -> Sequenc
 
 
 def _save(session: Session, iteration: int, pairs: Sequence[Pair]) -> None:
+    """Rows first, then the checkpoint that counts on them. The first holds the frozen reward model and the last the result: a run needs both."""
     session.say("saving")
-    session.store.flush()
-    root = session.store.checkpoint_path()
-    with interrupts.shield():
+    between = 0 < iteration < session.config.iterations
+    with session.forgiving() if between else nullcontext(), interrupts.shield():
+        session.store.flush()
+        root = session.store.checkpoint_path()
         checkpoints.save(
             root,
             iteration,
@@ -400,4 +403,5 @@ def _score(session: Session) -> None:
     place = session.now("policy")
     session.log("policy", score.metrics, split="heldout", place=place)
     session.write("completions", evaluation.rows(score, place))
-    session.store.flush()
+    with session.forgiving():
+        session.store.flush()

@@ -9,7 +9,8 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -106,9 +107,15 @@ class Session:
         self.write("metrics", {**{name: [value] * count for name, value in place.items()}, **rows})
 
     def write(self, stream: Stream, columns: Mapping[str, Any]) -> None:
-        """Hand rows to the store. A full disk is warned about once and never stops the training."""
-        try:
+        """Hand rows to the store, which keeps them in memory while they cannot be written."""
+        with self.forgiving():
             self.store.append(stream, columns)
+
+    @contextmanager
+    def forgiving(self) -> Iterator[None]:
+        """A full disk is warned about once and does not stop the training."""
+        try:
+            yield
         except StoreError as error:
             if not self.warned:
                 warnings.warn(f"{error}; training goes on, and rows are kept in memory until they can be written", stacklevel=2)
@@ -120,7 +127,8 @@ class Session:
         share = min(self.done / total, 1.0) if total else 1.0
         self.report(doing, share, {**self.latest, "seconds": self.seconds})
         place = {"doing": doing, "share": share, "done": self.done, "planned": total, **self.latest}
-        self.store.set_status(progress=place)
+        with self.forgiving():
+            self.store.set_status(progress=place)
 
     @property
     def planned_updates(self) -> int:

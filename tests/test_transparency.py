@@ -53,8 +53,8 @@ def metrics(path: Path) -> pd.DataFrame:
     return table[table["name"] != "seconds"].reset_index(drop=True)
 
 
-def assert_same_training(ours: Path, theirs: Path, *, rows: bool = True) -> None:
-    for iteration in (0, 1, 2):
+def assert_same_training(ours: Path, theirs: Path, *, rows: bool = True, iterations: tuple[int, ...] = (0, 1, 2)) -> None:
+    for iteration in iterations:
         for role in ("policy", "reward", "reward_merged", "value"):
             left, right = weights(ours, iteration, role), weights(theirs, iteration, role)
             assert set(left) == set(right)
@@ -116,23 +116,49 @@ def test_rows_that_cannot_be_appended_do_not_stop_the_training(recorded: list[Pa
     assert_same_training(path, recorded[0], rows=False)
 
 
-def test_a_disk_that_is_full_for_a_while(recorded: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Part files cannot be written for some time: the rows wait in memory, and none is lost."""
-    calls = [0]
-    real = Parts.append
+def full_disk(monkeypatch: pytest.MonkeyPatch, refused: set[int], **often: float) -> list[int]:
+    """Part files cannot be written at the calls in `refused`; returns a list that counts them."""
+    calls, real = [0], Parts.append
 
     def append(self: Parts, tables: Any, attempt: int) -> None:
         calls[0] += 1
-        if 2 <= calls[0] <= 9:
+        if calls[0] in refused:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(self, tables, attempt)
 
     monkeypatch.setattr(Parts, "append", append)
+    for name, value in {"flush_seconds": 1e9, **often}.items():
+        monkeypatch.setitem(RunStore.create.__func__.__kwdefaults__, name, value)  # type: ignore[attr-defined]
+    return calls
+
+
+def test_a_disk_that_is_full_for_a_while(recorded: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of iterations 1 and 2 wait in memory, checkpoint 1 is left out, and nothing that is recorded is lost."""
+    calls = full_disk(monkeypatch, {5, 6, 7})
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         path = run(CASES[0])
     assert len([item for item in said if "the disk is full" in str(item.message)]) == 1
-    assert calls[0] > 9
+    assert calls[0] > 7
     assert RunStore.open(path).status().state == "finished"
-    assert_same_training(path, recorded[0])
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["iteration-0", "iteration-2"]
+    assert_same_training(path, recorded[0], iterations=(0, 2))
     assert frame(path, "updates").equals(frame(recorded[0], "updates"))
+
+
+@pytest.mark.xfail(strict=True, reason="a refused flush inside `append` ends the recording, though the store keeps the rows")
+def test_the_recorder_goes_on_after_a_full_disk(recorded: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    full_disk(monkeypatch, set(range(5, 12)), flush_every=1)
+    path = run(CASES[0])
+    assert frame(path, "updates").equals(frame(recorded[0], "updates"))
+
+
+def test_a_disk_that_stays_full_fails_with_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A run that cannot keep its result is no finished run."""
+    full_disk(monkeypatch, set(range(5, 1000)))
+    with pytest.warns(UserWarning, match="the disk is full"), pytest.raises(StoreError, match="the disk is full"):
+        run(CASES[0])
+    status = RunStore.open(tmp_path / "run").status()
+    assert status.state == "failed"
+    assert "the disk is full" in (status.error or "")
+    assert frame(tmp_path / "run", "metrics")["iteration"].max() == 0, "what was written before is readable"
