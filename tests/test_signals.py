@@ -33,7 +33,7 @@ SECONDS = 10.0  # until the process has ended
 #: (owner, function, n-th call), and the newest complete checkpoint that must be there afterwards
 MOMENTS: dict[str, tuple[tuple[str, str, int], int | None]] = {
     "pairs before anything was trained": (("interplay.judges", "decide", 1), None),
-    "reward phase": (("interplay.reward_model._Listener", "on_log", 3), 0),
+    "reward phase": (("interplay.reward_model._Listener", "on_log", 4), 0),
     "rollout": (("interplay.rollouts", "until_stop", 4), 0),
     "policy update": (("interplay.updates.first_order.FirstOrder", "step", 2), 0),
     "scoring": (("interplay.evaluation", "text_health", 2), 0),
@@ -125,7 +125,7 @@ def _wait(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
     [("rollouts", signal.SIGTERM), ("policy update", signal.SIGINT), ("1: reward model", signal.SIGTERM), ("scoring", signal.SIGINT)],
 )
 def test_the_real_command(model: Path, prompts: Path, tmp_path: Path, doing: str, number: signal.Signals) -> None:
-    changes = {"method": "rloo", "updates": 60, "reward_updates": 60, "prompts": 4, "heldout": 12, "max_new_tokens": 60, "heldout_pairs": 4}
+    changes = {"method": "rloo", "updates": 60, "reward_updates": 60, "prompts": 8, "completions": 4, "heldout": 12}
     config = training.small(model, prompts, tmp_path / "run", **changes)
     words = [sys.executable, "-m", "app.cli", "train", *config.to_argv()]
     process = subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
