@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `interplay`; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser().parse_args(words)
+        arguments = _parse(words)
         command: Callable[[argparse.Namespace], int] = arguments.run
         return command(arguments)
     except InterplayError as error:
@@ -47,6 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    """Unknown words are reported by the command's own parser, which knows the nearest flag."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(words)
+    if rest:
+        arguments.parser.error("unrecognized arguments: " + " ".join(rest))
+    return arguments
 
 
 class _Commands(Parser):
@@ -68,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, (text, add) in _COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         add(sub)
+        sub.set_defaults(parser=sub)
     return parser
 
 
@@ -105,7 +115,11 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
 
     if "settings" in typed:
         typed["settings"] = chosen_settings(typed["settings"])
-    return RunConfig.from_yaml(path.read_text(encoding="utf-8"), source=str(path), **typed)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config is {arguments.config!r}, which cannot be read as UTF-8 text: {error}; save it as UTF-8") from error
+    return RunConfig.from_yaml(text, source=str(path), **typed)
 
 
 def _run_folder(arguments: argparse.Namespace) -> Path:

@@ -79,6 +79,8 @@ def environment(runs: Sequence[Path], address: str = "127.0.0.1") -> dict[str, s
 def choose_port(port: int | None, address: str = "127.0.0.1") -> int:
     """The wanted port, or 8501, or a free one. Raises `ConfigError` if a wanted port is taken."""
     if port is not None:
+        if not 0 < port < 65536:
+            raise ConfigError(f"--port is {port}; it must be between 1 and 65535")
         if not _free(port, address):
             raise ConfigError(f"--port is {port}, which is taken on {address}; choose another, or leave --port out to get a free one")
         return port

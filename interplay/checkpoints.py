@@ -139,8 +139,8 @@ def last(root: Path) -> Loaded | None:
     for number in numbers:
         folder = root / f"iteration-{number}"
         if complete(folder):
-            lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
-            return Loaded(number, json.loads((folder / "state.json").read_text()), tuple(_pair(json.loads(line)) for line in lines), folder)
+            lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").split("\n")
+            return Loaded(number, json.loads((folder / "state.json").read_text()), tuple(_pair(json.loads(line)) for line in lines if line), folder)
         warnings.warn(f"the checkpoint {folder} is incomplete and is left out", stacklevel=2)
     return None
 

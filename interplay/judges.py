@@ -89,16 +89,17 @@ class _Model:
         return [vote for start in range(0, len(candidates), 8) for vote in self._votes(candidates[start : start + 8])]
 
     def _votes(self, candidates: Sequence[Candidate]) -> list[float]:
-        from interplay.rollouts import reference
+        from interplay.rollouts import positions, reference
 
         asked = [[{"role": "user", "content": _QUESTION.format(prompt=c.prompt.text, first=c.first, second=c.second)}] for c in candidates]
         texts = [self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in asked]
         tokens = self.tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(self.models.device)
+        places = positions(tokens["attention_mask"])
         with torch.no_grad():
             if self.own:
                 with reference(self.models) as model:
-                    logits_BV = model(**tokens, logits_to_keep=1).logits[:, -1]
+                    logits_BV = model(**tokens, position_ids=places, logits_to_keep=1).logits[:, -1]
             else:
-                logits_BV = self.model(**tokens, logits_to_keep=1).logits[:, -1]
+                logits_BV = self.model(**tokens, position_ids=places, logits_to_keep=1).logits[:, -1]
         odds_B2 = logits_BV[:, self.letters].float().softmax(-1)
         return [float(row[0]) for row in odds_B2]

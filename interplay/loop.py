@@ -28,6 +28,8 @@ from interplay import session as sessions
 from interplay.config import RunConfig
 from interplay.errors import ConfigError, DataError
 from interplay.objectives.base import Batch, Metrics, Outputs, Targets
+from interplay.reading import RUN_FILES
+from interplay.records import STREAMS
 from interplay.rollouts import Sequences
 from interplay.session import Report, Session, silent
 from interplay.store import RunStore
@@ -36,15 +38,26 @@ from interplay.tasks import Candidate, Pair, Prompt
 
 def train(config: RunConfig, *, report: Report = silent) -> Path:
     """Run from the start. Returns the run's folder; raises `InterplayError` or `Interrupted`."""
+    before = sessions.folder(config).exists()
     store = sessions.create_store(config)
     try:
         with interrupts.raising():
             session = sessions.build(config, store, report)
     except BaseException:
         store.close("failed", error="stopped while it was being set up")
-        shutil.rmtree(store.path, ignore_errors=True)
+        _remove(store.path, keep_folder=before)
         raise
     return _run(session, None)
+
+
+def _remove(run: Path, *, keep_folder: bool) -> None:
+    """Take a run back that never began; a folder that was there before keeps what it held."""
+    for name in RUN_FILES:
+        (run / name).unlink(missing_ok=True)
+    for name in (*STREAMS, "checkpoints"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    if not keep_folder:
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def resume(path: Path, *, report: Report = silent) -> Path:

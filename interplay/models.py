@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from interplay.config import RunConfig, parse_layers
@@ -106,12 +107,13 @@ class Source:
     folder: str  # local directory or hub id that transformers reads
     adapter: str | None  # PEFT folder to merge into the base
     note: str | None = None
+    argument: str = "--model"  # where it was typed, for messages
 
 
 def locate(name: str, *, argument: str = "--model") -> Source:
     """Resolve what was typed. Raises `ModelError` for a folder that cannot be used."""
     if name == "bundled":
-        return Source(name, str(bundled_folder()), None, f"{BUNDLED}: 4-bit (Q4_1) weights, expanded")
+        return Source(name, str(bundled_folder()), None, f"{BUNDLED}: 4-bit (Q4_1) weights, expanded", argument)
     path = Path(name).expanduser()
     if path.is_dir():
         return _locate_folder(name, path, argument)
@@ -120,15 +122,15 @@ def locate(name: str, *, argument: str = "--model") -> Source:
     if name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name:
         near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise ModelError(f"{argument} is {name!r}, but there is no such folder{near}; give a local model folder, a hub id or `bundled`")
-    return Source(name, name, None)
+    return Source(name, name, None, argument=argument)
 
 
 def _locate_folder(name: str, path: Path, argument: str) -> Source:
     if (path / "adapter_config.json").is_file():
         if not (path / "adapter_model.safetensors").is_file():
             raise ModelError(f"{argument} is {name!r}, an adapter without adapter_model.safetensors; save it again with safe_serialization=True")
-        base = json.loads((path / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
-        return Source(name, locate(base, argument=f"base of {argument} {name}").folder, str(path))
+        base = _base_of(path, name, argument)
+        return Source(name, locate(base, argument=f"base of {argument} {name}").folder, str(path), argument=argument)
     if not (path / "config.json").is_file():
         inside = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
         raise ModelError(f"{argument} is {name!r}, but that folder holds no config.json (it holds {inside}); give a transformers model folder")
@@ -136,7 +138,15 @@ def _locate_folder(name: str, path: Path, argument: str) -> Source:
         pickles = [p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
         why = f"only {pickles[0]}, a pickle file that could run code" if pickles else "no weights"
         raise ModelError(f"{argument} is {name!r}, which holds {why}; convert it with `model.save_pretrained(folder, safe_serialization=True)`")
-    return Source(name, str(path), None)
+    return Source(name, str(path), None, argument=argument)
+
+
+def _base_of(path: Path, name: str, argument: str) -> str:
+    """The base that an adapter names."""
+    try:
+        return str(json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{argument} is {name!r}, whose adapter_config.json names no base model ({_first_line(error)}); save the adapter again") from error
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
@@ -235,8 +245,8 @@ def read(source: Source, kind: str, config: RunConfig, dtype: torch.dtype, **ext
     auto = getattr(transformers, f"AutoModelFor{kind}")
     try:
         model = auto.from_pretrained(source.folder, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code, **extra)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"--model is {source.name!r}, which cannot be read: {_first_line(error)}; give a model folder, a hub id or `bundled`") from error
+    except _UNREADABLE as error:
+        raise ModelError(f"{source.argument} is {source.name!r}, which cannot be read: {_first_line(error)}; {_remedy(error)}") from error
     if kind == "CausalLM":
         model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     if source.adapter and kind == "CausalLM":
@@ -244,6 +254,13 @@ def read(source: Source, kind: str, config: RunConfig, dtype: torch.dtype, **ext
 
         model = PeftModel.from_pretrained(model, source.adapter).merge_and_unload()
     return model
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, ImportError, SafetensorError)
+
+
+def _remedy(error: Exception, usual: str = "give a model folder, a hub id or `bundled`") -> str:
+    return "type --trust-remote-code if you trust it" if "trust_remote_code" in str(error) else usual
 
 
 def _first_line(error: Exception) -> str:
@@ -257,10 +274,11 @@ def load_tokenizer(source: Source, config: RunConfig) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"--model is {source.name!r}, whose tokenizer cannot be read: {_first_line(error)}; save it beside the model") from error
+    except _UNREADABLE as error:
+        remedy = _remedy(error, "save it beside the model")
+        raise ModelError(f"{source.argument} is {source.name!r}, whose tokenizer cannot be read: {_first_line(error)}; {remedy}") from error
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"--model is {source.name!r}, whose tokenizer has no end token; set eos_token and save it again")
+        raise ModelError(f"{source.argument} is {source.name!r}, whose tokenizer has no end token; set eos_token and save it again")
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         other = next((t for t in ("<|endoftext|>", "<pad>", "<|pad|>", tokenizer.unk_token) if t in tokenizer.get_vocab() and t != tokenizer.eos_token), None)

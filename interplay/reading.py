@@ -25,6 +25,7 @@ from interplay.parts import Parts
 from interplay.records import SCHEMA_VERSION, STATES, STREAMS, RunInfo, State, Stream, schema
 
 RUN, STATUS, LOCK, PULSE = "run.json", "status.json", "writer.lock", ".pulse"
+RUN_FILES = (RUN, STATUS, LOCK, PULSE)
 STALLED_AFTER = 60.0  # seconds without a heartbeat
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from interplay.config import RunConfig
-from interplay.errors import ConfigError, DataError
+from interplay.errors import ConfigError, DataError, DivergedError
 from interplay.models import Models
 from interplay.tasks import Pair, Prompt
 
@@ -115,7 +115,7 @@ def sample(models: Models, prompts: Sequence[Prompt], config: RunConfig, *, comp
     prompt_BP = _pad_left(rows, pad)
     attention_BP = _pad_left([[1] * len(row) for row in rows], 0)
     stops = sorted({models.tokenizer.eos_token_id, pad})
-    with torch.no_grad(), seeded(seed, models.device):
+    with torch.no_grad(), seeded(seed, models.device), _finite_sampling():
         ids_BS = models.policy.generate(
             input_ids=prompt_BP.to(models.device),
             attention_mask=attention_BP.to(models.device),
@@ -124,6 +124,21 @@ def sample(models: Models, prompts: Sequence[Prompt], config: RunConfig, *, comp
     answer_BT = ids_BS[:, prompt_BP.shape[1] :]
     mask_BT, finished_B = until_stop(answer_BT, stops)
     return _sequences(models, repeated, ids_BS, attention_BP, mask_BT, finished_B, len(prompts), completions)
+
+
+@contextmanager
+def _finite_sampling() -> Iterator[None]:
+    """torch's complaint about probabilities that are no numbers, in the words of a training run."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise DivergedError(_POLICY_DIVERGED) from error
+
+
+_POLICY_DIVERGED = "the policy's probabilities are no longer finite; lower --learning-rate, or raise the KL weight"
+_REWARD_DIVERGED = "the reward model's scores are no longer finite; lower --reward-learning-rate, or use --dtype float32"
 
 
 def _generation(config: RunConfig, stops: list[int], pad: int) -> Any:
@@ -218,6 +233,8 @@ def token_logprobs(model: Any, sequences: Sequences, temperature: float) -> tupl
     chosen_BT = all_BTV.gather(-1, sequences.ids_BS[:, -width:, None]).squeeze(-1)
     with torch.no_grad():
         entropy_BT = -(all_BTV.exp() * all_BTV).sum(-1)
+        if not torch.isfinite(chosen_BT[sequences.mask_BT]).all():
+            raise DivergedError(_POLICY_DIVERGED)
     return chosen_BT, entropy_BT
 
 
@@ -249,7 +266,10 @@ def scores(model: Any, sequences: Sequences, *, rows: int = 32) -> Tensor:
                 use_cache=False,
             ).logits
             parts.append(logits.squeeze(-1).float())
-    return torch.cat(parts)
+    scores_B = torch.cat(parts)
+    if not torch.isfinite(scores_B).all():
+        raise DivergedError(_REWARD_DIVERGED)
+    return scores_B
 
 
 def values(critic: Any, sequences: Sequences, *, gradient: bool = False) -> Tensor:

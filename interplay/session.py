@@ -22,7 +22,7 @@ import torch
 
 from interplay import __version__, checkpoints, data, judges, methods, models, reward_model, rollouts, tasks, updates
 from interplay.config import RunConfig
-from interplay.errors import StoreError
+from interplay.errors import DataError, StoreError
 from interplay.evaluation import Baseline, Evaluator
 from interplay.methods import Method
 from interplay.models import Models
@@ -145,9 +145,15 @@ class Session:
 # --- building --------------------------------------------------------------------------------------
 
 
+def folder(config: RunConfig) -> Path:
+    """Where the run goes: `--out`, or a name that tells what it is and when it began."""
+    name = f"{config.method.replace('+', '-')}-{config.task}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(config.out) if config.out else Path("runs") / name
+
+
 def create_store(config: RunConfig) -> RunStore:
     """The run's folder with `run.json` in it. Raises `StoreError` before anything is computed."""
-    path = Path(config.out) if config.out else Path("runs") / f"{config.method.replace('+', '-')}-{config.task}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = folder(config)
     info = RunInfo(
         run=path.name,
         config=config.to_mapping(),
@@ -193,6 +199,11 @@ def _fit(found: TaskData, loaded: Models, config: RunConfig) -> TaskData:
     """Leave out prompts that are too long, and say how many."""
     prompts, long_train = rollouts.fitting(loaded.tokenizer, found.prompts, config)
     heldout, long_heldout = rollouts.fitting(loaded.tokenizer, found.heldout, config)
+    if len(heldout) < 2:
+        raise DataError(
+            f"--max-prompt-tokens is {config.max_prompt_tokens}, and only {len(heldout)} of {len(found.heldout)} held-out prompts is that short, "
+            "but scores need at least 2; raise it, or raise --heldout"
+        )
     kept = {prompt.id for prompt in (*prompts, *heldout)}
     pairs = tuple(pair for pair in found.pairs if pair.prompt.id in kept)
     heldout_pairs = tuple(pair for pair in found.heldout_pairs if pair.prompt.id in kept)

@@ -107,7 +107,6 @@ def test_everything_comes_back_bit_for_bit(folder: Path, tmp_path: Path, tune: s
         assert all(torch.equal(p, q) for (_, p), (_, q) in zip(reward_model.trainable(a), reward_model.trainable(b), strict=True))
 
 
-@pytest.mark.xfail(strict=True, reason="checkpoints.last reads with splitlines(), which also splits at U+2028, U+0085, ...", raises=json.JSONDecodeError)
 def test_a_line_separator_in_an_answer_does_not_break_the_checkpoint(folder: Path, tmp_path: Path) -> None:
     pair = Pair(PAIRS[0].prompt, "one\u2028two\x85three\x0bfour", "no")
     loaded = load(folder, "lora")

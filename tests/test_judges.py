@@ -112,9 +112,7 @@ def question_alone(model: torch.nn.Module, candidate: Candidate) -> float:
     return float(torch.sigmoid(logits[a] - logits[b]))
 
 
-def test_the_vote_is_the_odds_of_a_whatever_stands_beside_it_in_the_batch(loaded: Models, request: pytest.FixtureRequest) -> None:
-    if "gpt2" in request.node.name:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="judges._votes: no position_ids, so left padding shifts absolute positions"))
+def test_the_vote_is_the_odds_of_a_whatever_stands_beside_it_in_the_batch(loaded: Models) -> None:
     judge = judges.find(CONFIG.with_(judge="model"), tasks.find("chat"), loaded)
     with loaded.policy.disable_adapter():
         alone = [question_alone(loaded.policy, c) for c in ASKED]

@@ -19,6 +19,7 @@ import torch
 from interplay import checkpoints, data, evaluation, interrupts, judges, loop, models, reward_model, rollouts, tasks
 from interplay import session as sessions
 from interplay.config import RunConfig
+from interplay.errors import DataError
 from interplay.objectives.base import Batch
 from interplay.session import Session
 from interplay.store import Runs, RunStore
@@ -330,10 +331,10 @@ def test_pair_share_judges_the_pairs_of_which_the_reward_model_is_least_sure(ses
     assert loop._least_sure(made, candidates) == candidates, "there is no trained reward model yet"
     made.unmerged = reward_model.weights(made.models.reward)
 
-    def score(prompt: tasks.Prompt, text: str) -> float:
-        return float(rollouts.scores(made.models.reward, rollouts.written(made.models, [(prompt, text)], made.config)))
+    def score(prompt: tasks.Prompt, text: str, ended: bool) -> float:
+        return float(rollouts.scores(made.models.reward, rollouts.written(made.models, [(prompt, text, ended)], made.config)))
 
-    gaps = {id(item): abs(score(item.prompt, item.first) - score(item.prompt, item.second)) for item in candidates}
+    gaps = {id(c): abs(score(c.prompt, c.first, c.ended[0]) - score(c.prompt, c.second, c.ended[1])) for c in candidates}
     kept = loop._least_sure(made, candidates)
     assert len(kept) == 4
     left_out = [item for item in candidates if all(item is not other for other in kept)]
@@ -544,6 +545,17 @@ def test_what_cannot_be_set_up_leaves_no_folder(model: Path, prompts: Path, tmp_
     with pytest.raises(ValueError, match="max-prompt-tokens"):
         loop.train(training.small(model, prompts, tmp_path / "run", max_prompt_tokens=8))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_single_held_out_prompt_is_too_few(model: Path, tmp_path: Path) -> None:
+    """A spread needs two; the prompt that is too long is found only once it is tokenised."""
+    file = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": f"Tell me about {topic}." + " please" * (number % 2 * 20)} for number, topic in enumerate(training.TOPICS)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    long = [prompt for prompt in data.load(training.small(model, file, tmp_path, heldout=2), tasks.find("chat")).heldout if "please" in prompt.text]
+    assert len(long) == 1
+    with pytest.raises(DataError, match="only 1 of 2 held-out prompts is that short"):
+        loop.train(training.small(model, file, tmp_path / "run", heldout=2, heldout_pairs=0))
 
 
 def test_two_runs_in_one_process_do_not_share_signal_handlers() -> None:

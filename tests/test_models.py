@@ -266,7 +266,6 @@ def test_code_of_a_model_runs_only_when_asked_for(odd: tuple[Path, Path]) -> Non
     assert "OddModel" in str(type(found.policy.base_model.model))
 
 
-@pytest.mark.xfail(strict=True, reason="models.read: the remedy is cut off; reported with a patch")
 def test_the_refusal_of_code_names_the_flag(odd: tuple[Path, Path]) -> None:
     with pytest.raises(ModelError, match="--trust-remote-code"):
         models.load(CONFIG.with_(model=str(odd[0])), critic=False, reward=False)

@@ -198,7 +198,6 @@ def test_stopped_twice_and_only_the_last_checkpoint_kept(whole: Callable[..., Pa
     assert_same_weights(run, reference, 3, ("policy", "reward", "reward_merged"))
 
 
-@pytest.mark.xfail(strict=True, reason="the schedule starts over after a resume: FirstOrder counts from 0")
 def test_the_learning_rate_goes_on_where_it_was(whole: Callable[..., Path], model: Path, prompts: Path, tmp_path: Path) -> None:
     settings = {"method": "ppo", "reward": "gold", "schedule": "linear", "warmup": 3}
     run = stopped(At(evaluation.Evaluator, "score", 3), model, prompts, tmp_path / "run", **settings)

@@ -97,7 +97,6 @@ def test_a_gradient_that_is_no_number_moves_nothing() -> None:
     assert torch.equal(w, torch.zeros(3))
 
 
-@pytest.mark.xfail(strict=True, reason="LambdaLR starts again at 0 when a run is resumed; see the proposed patch to first_order.py")
 def test_a_resumed_schedule_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """Three updates, a checkpoint, three more: the same rates and weights as six in a row."""
     whole, first = start(), start()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from interplay.config import setting
 from interplay.errors import DivergedError
@@ -42,13 +41,24 @@ class FirstOrder:
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.parameters, lr=plan.learning_rate, betas=(settings.beta1, settings.beta2), weight_decay=config.weight_decay
         )
-        self.scheduler = LambdaLR(self.optimizer, lambda done: factor(config.schedule, config.warmup, plan.updates, done))
-        self.clip_norm = config.clip_norm
+        self.plan, self.clip_norm = plan, config.clip_norm
+
+    @property
+    def done(self) -> int:
+        """Steps so far, as AdamW's own state counts them: a resumed run goes on where it was."""
+        return max((int(entry["step"]) for entry in self.optimizer.state.values()), default=0)
+
+    def _set_rate(self) -> float:
+        config = self.plan.config
+        rate = self.plan.learning_rate * factor(config.schedule, config.warmup, self.plan.updates, self.done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
 
     def step(self, closure: Closure) -> Metrics:
         self.optimizer.zero_grad(set_to_none=True)
         loss, metrics = closure()
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self._set_rate()
         if not torch.isfinite(loss):
             raise DivergedError(f"the loss is {float(loss)} at learning rate {rate:g}; lower --learning-rate, or raise the KL weight")
         loss.backward()
@@ -56,7 +66,6 @@ class FirstOrder:
         if not torch.isfinite(norm):
             raise DivergedError(f"the gradient norm is {float(norm)} at learning rate {rate:g}; lower --learning-rate, or use --dtype float32")
         self.optimizer.step()
-        self.scheduler.step()
         return {**metrics, "loss": float(loss.detach()), "grad_norm": float(norm), "lr": float(rate)}
 
 
