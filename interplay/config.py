@@ -112,8 +112,6 @@ class RunConfig:
             _check(item.name, getattr(self, item.name), item.metadata)
         object.__setattr__(self, "settings", dict(self.settings))
         parse_layers(self.layers)
-        if self.minibatches > self.prompts:
-            raise ConfigError(f"--minibatches is {self.minibatches}, but a batch has --prompts {self.prompts}, which stay whole; use at most {self.prompts}")
         if self.reward == "model" and self.reward_updates < 1:
             raise ConfigError("--reward-updates is 0, but --reward model needs a trained reward model; use at least 1, or --reward gold")
 

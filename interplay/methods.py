@@ -37,6 +37,8 @@ class Method:
 def resolve(config: RunConfig) -> Method:
     """The method of a run. Raises `ConfigError` for an unknown name or setting."""
     objective, rule = _parts(config.method)
+    if config.minibatches > config.prompts:
+        raise ConfigError(f"--minibatches is {config.minibatches}, but a batch has --prompts {config.prompts}, which stay whole; use at most {config.prompts}")
     of_objective = {item.name for item in fields(objective.settings)}
     of_rule = {item.name for item in fields(rule.settings)}
     for name in config.settings:

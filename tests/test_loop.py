@@ -550,10 +550,14 @@ def test_what_cannot_be_set_up_leaves_no_folder(model: Path, prompts: Path, tmp_
 def test_a_single_held_out_prompt_is_too_few(model: Path, tmp_path: Path) -> None:
     """A spread needs two; the prompt that is too long is found only once it is tokenised."""
     file = tmp_path / "prompts.jsonl"
-    rows = [{"prompt": f"Tell me about {topic}." + " please" * (number % 2 * 20)} for number, topic in enumerate(training.TOPICS)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    long = [prompt for prompt in data.load(training.small(model, file, tmp_path, heldout=2), tasks.find("chat")).heldout if "please" in prompt.text]
-    assert len(long) == 1
+
+    def held_out_and_long(first: int) -> int:
+        rows = [{"prompt": f"Tell me about {topic}." + " please" * (20 * (number < first))} for number, topic in enumerate(training.TOPICS)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = data.load(training.small(model, file, tmp_path, heldout=2), tasks.find("chat"))
+        return sum("please" in prompt.text for prompt in found.heldout)
+
+    assert any(held_out_and_long(first) == 1 for first in range(len(training.TOPICS))), "the last file written has one"
     with pytest.raises(DataError, match="only 1 of 2 held-out prompts is that short"):
         loop.train(training.small(model, file, tmp_path / "run", heldout=2, heldout_pairs=0))
 
