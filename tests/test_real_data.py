@@ -57,7 +57,7 @@ def source_text(task: str) -> str:
 def test_the_tiny_model_trains(model: Path, tmp_path: Path, task: str, method: str) -> None:
     file = FOLDER / f"{task}.jsonl"
     settings: dict[str, Any] = {"task": task, "method": method, "data_rows": 60, "iterations": 1, "pairs": 12, "reward_updates": 1}
-    config = training.small(model, file, tmp_path / "run", **settings, max_prompt_tokens=1900, max_pair_tokens=60, judge="gold")
+    config = training.small(model, file, tmp_path / "run", **settings, max_prompt_tokens=1300, max_pair_tokens=40, heldout_pairs=2, judge="gold")
     run = loop.train(config)
     store = RunStore.open(run)
     assert store.status().state == "finished"
