@@ -25,6 +25,7 @@ from tests.training import frame
 PROJECT = Path(__file__).parents[1]
 FOLDER = PROJECT.parent / "shared" / "data"
 FILES = {"chat": "preference", "summarisation": "preference", "translation": "scored"}
+ROWS = {"chat": "40", "summarisation": "160", "translation": "40"}  # four rows share a post to summarise
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the real data are not here ({FOLDER}); they are no part of this project")
 
@@ -88,7 +89,7 @@ def test_the_tiny_model_trains(model: Path, tmp_path: Path, task: str, method: s
 @pytest.mark.parametrize("task", FILES)
 def test_the_bundled_model_trains(tmp_path: Path, task: str) -> None:
     run = tmp_path / "run"
-    words = ["--task", task, "--data", str(FOLDER / f"{task}.jsonl"), "--out", str(run), "--data-rows", "40", "--heldout", "4", "--heldout-pairs", "2"]
+    words = ["--task", task, "--data", str(FOLDER / f"{task}.jsonl"), "--out", str(run), "--data-rows", ROWS[task], "--heldout", "4", "--heldout-pairs", "2"]
     words += ["--pairs", "4", "--updates", "1", "--iterations", "1", "--reward-updates", "1", "--completions", "2", "--prompts", "1"]
     command = [sys.executable, "-m", "app.cli", "train", *words]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=dict(os.environ), timeout=1800)
@@ -98,5 +99,7 @@ def test_the_bundled_model_trains(tmp_path: Path, task: str) -> None:
     counts = frame(run, "updates")[["clock", "role"]].drop_duplicates().groupby("role").size().to_dict()
     assert counts == {"policy": 1, "reward": 2}
     texts = frame(run, "completions")
-    assert len(texts) == 2 * 4 + 2
+    held = RunStore.open(run).info.data["heldout_prompts"]
+    assert 2 <= held <= 4, "one or two may be too long"
+    assert len(texts) == 2 * held + 2
     assert texts["completion"].str.strip().str.len().gt(0).any()
