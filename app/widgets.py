@@ -184,7 +184,7 @@ def progress_words(progress: Any) -> str:
     """`iteration 1, reward model update 12` from what the run last said."""
     if isinstance(progress, dict):
         if isinstance(progress.get("share"), float) and progress.get("doing"):
-            return f"{progress['share']:.0%}" if progress["doing"] == "finished" else f"{progress['share']:.0%}, {escape(progress['doing'])}"
+            return f"{progress['share']:.0%}" if progress["doing"] == "finished" else f"{progress['share']:.0%}, {progress['doing']}"
         words = [f"{name} {progress[name]}" for name in ("iteration", "role", "update") if progress.get(name) is not None]
         return ", ".join(words)
     return f"{progress:.0%}" if isinstance(progress, float) and 0 <= progress <= 1 else str(progress)
