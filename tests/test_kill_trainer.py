@@ -146,33 +146,32 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(model: Path, prompts: Path) -> Start:
-    """Run a training in a process of its own until it ends; `seconds` is when it is killed, counted from its first flush."""
+    """Run a training in a process of its own until it ends, or until its diary has `lines` lines and some `seconds` have passed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training", "interplay.loop"])
 
-    def run(out: Path, moment: tuple[str, str, int, str] | None = None, seconds: float | None = None) -> tuple[Path, list[str]]:
+    def run(out: Path, moment: tuple[str, str, int, str] | None = None, lines: int = 0, seconds: float = 0.0) -> tuple[Path, list[str]]:
         diary = out.with_name(out.name + ".diary")
         process = context.Process(target=child, args=(model, prompts, out, diary, moment))
         process.start()
-        if seconds is not None:
-            while process.is_alive() and not (diary.exists() and "flushed" in diary.read_text()):
-                time.sleep(0.01)
+        if lines:
+            while process.is_alive() and not (diary.exists() and diary.read_text().count("\n") >= lines):
+                time.sleep(0.002)
             time.sleep(seconds)
             process.kill()
         process.join(600)
-        assert process.exitcode == (0 if moment is None and seconds is None else -signal.SIGKILL)
+        assert process.exitcode == (0 if moment is None and not lines else -signal.SIGKILL)
         return out, diary.read_text().splitlines()
 
     return run
 
 
 @pytest.fixture(scope="module")
-def whole(start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float, list[str]]:
-    """The run that nobody killed, and how long it took from its first flush on."""
-    began = time.monotonic()
+def whole(start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The run that nobody killed, and how many lines its diary has."""
     path, lines = start(tmp_path_factory.mktemp("whole") / "run")
     assert lines[-1] == "ends"
-    return path, time.monotonic() - began, lines
+    return path, len(lines)
 
 
 # --- what must hold --------------------------------------------------------------------------------
@@ -225,7 +224,7 @@ def finish(run: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("where", MOMENTS)
-def test_killed_at(start: Start, whole: tuple[Path, float, list[str]], tmp_path: Path, where: str) -> None:
+def test_killed_at(start: Start, whole: tuple[Path, int], tmp_path: Path, where: str) -> None:
     run, lines = start(tmp_path / "run", MOMENTS[where])
     assert lines[-1] == "dies"
     doing = next(line.split()[0] for line in reversed(lines[:-1]) if line.startswith(("flush", "merge")))
@@ -237,15 +236,15 @@ def test_killed_at(start: Start, whole: tuple[Path, float, list[str]], tmp_path:
 
 
 @pytest.mark.parametrize("number", range(RANDOM))
-def test_killed_at_a_random_time(start: Start, whole: tuple[Path, float, list[str]], tmp_path: Path, number: int) -> None:
-    seconds = random.Random(number).uniform(0, 1.0) * min(whole[1] / 3, 2.0)
-    run, lines = start(tmp_path / "run", seconds=seconds)
+def test_killed_at_a_random_time(start: Start, whole: tuple[Path, int], tmp_path: Path, number: int) -> None:
+    chance = random.Random(number)
+    run, lines = start(tmp_path / "run", lines=int(chance.uniform(0.05, 0.7) * whole[1]), seconds=chance.uniform(0, 0.05))
     check(run, lines, whole[0])
     if number == 0:
         finish(run, whole[0])
 
 
-def test_a_kill_before_anything_was_recorded(start: Start, whole: tuple[Path, float, list[str]], tmp_path: Path) -> None:
+def test_a_kill_before_anything_was_recorded(start: Start, whole: tuple[Path, int], tmp_path: Path) -> None:
     run, _ = start(tmp_path / "run", ("interplay.rollouts", "sample", 1, "before"))
     assert checkpoints.last(run / "checkpoints") is None
     assert [row.state for row in Runs(tmp_path).list()] == ["stalled"]

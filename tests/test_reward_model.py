@@ -171,3 +171,8 @@ def test_the_order_of_refining_and_merging(loaded: Models) -> None:
 def test_without_pairs_there_is_nothing_to_learn_from(loaded: Models) -> None:
     with pytest.raises(DataError, match=r"no judged pair is left .* raise --pairs or --max-new-tokens, or use another --judge"):
         refine(loaded, [])
+
+
+@pytest.mark.parametrize(("batch", "longest", "expected"), [(8, 100, 8), (8, 257, 4), (8, 600, 2), (8, 5000, 1), (6, 400, 3), (1, 9999, 1)])
+def test_long_answers_are_trained_in_several_passes(batch: int, longest: int, expected: int) -> None:
+    assert reward_model.pairs_per_pass(batch, longest) == expected
