@@ -25,7 +25,7 @@ from tests.training import frame
 PROJECT = Path(__file__).parents[1]
 FOLDER = PROJECT.parent / "shared" / "data"
 FILES = {"chat": "preference", "summarisation": "preference", "translation": "scored"}
-ROWS = {"chat": "40", "summarisation": "160", "translation": "40"}  # four rows share a post to summarise
+ROWS = {"chat": "40", "summarisation": "240", "translation": "40"}  # four rows share a post to summarise
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the real data are not here ({FOLDER}); they are no part of this project")
 
@@ -91,7 +91,7 @@ def test_the_bundled_model_trains(tmp_path: Path, task: str) -> None:
     run = tmp_path / "run"
     words = ["--task", task, "--data", str(FOLDER / f"{task}.jsonl"), "--out", str(run), "--data-rows", ROWS[task], "--heldout", "4", "--heldout-pairs", "2"]
     words += ["--pairs", "4", "--updates", "1", "--iterations", "1", "--reward-updates", "1", "--completions", "2", "--prompts", "1"]
-    words += ["--max-prompt-tokens", "700"] if task == "summarisation" else []
+    words += ["--max-prompt-tokens", "400"] if task == "summarisation" else []
     command = [sys.executable, "-m", "app.cli", "train", *words]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=dict(os.environ), timeout=1800)
     assert done.returncode == 0, done.stderr

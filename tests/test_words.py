@@ -37,7 +37,17 @@ from interplay.updates import Plan
 from tests import fabricate, training
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "data/README.md", "docs/architecture.md", "docs/metrics.md", "docs/results.md", "docs/schema.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "data/README.md",
+    "docs/architecture.md",
+    "docs/metrics.md",
+    "docs/results.md",
+    "docs/schema.md",
+]
 
 
 def text(name: str) -> str:
