@@ -295,7 +295,7 @@ def _permutation(session: Session, count: int, number: int, epoch: int) -> Any:
 
 def update(session: Session, experience: Experience, targets: Targets, index: Tensor) -> None:
     """One policy update, one critic update where there is a critic, and what is known of both."""
-    sequences = _rows(experience.sequences, index)
+    sequences = experience.sequences.take(index)
     batch = experience.batch.rows(index)
     cut = {name: value[index] for name, value in targets.items()}
     objective, settings = session.method.objective, session.method.objective_settings
@@ -321,19 +321,6 @@ def _update_critic(session: Session, sequences: Sequences, batch: Batch, targets
         return objective.critic_loss(rollouts.values(session.models.critic, sequences, gradient=True), batch, targets, settings)
 
     session.log("value", session.critic.step(critic_loss))
-
-
-def _rows(sequences: Sequences, index: Tensor) -> Sequences:
-    places = index.tolist()
-    return Sequences(
-        tuple(sequences.prompts[i] for i in places),
-        tuple(sequences.texts[i] for i in places),
-        sequences.ids_BS[index],
-        sequences.attention_BS[index],
-        sequences.mask_BT[index],
-        sequences.finished_B[index],
-        sequences.group_B[index],
-    )
 
 
 # --- pairs and reward model ------------------------------------------------------------------------

@@ -45,6 +45,15 @@ class Sequences:
         full_BS = self.attention_BS.bool()
         return [row[keep].tolist() for row, keep in zip(self.ids_BS, full_BS, strict=True)]
 
+    def take(self, index: Tensor) -> Sequences:
+        """Some rows, in the order of the index (a minibatch)."""
+        places = index.tolist()
+        cut: dict[str, Any] = {}
+        for item in fields(self):
+            held = getattr(self, item.name)
+            cut[item.name] = held[index] if isinstance(held, Tensor) else tuple(held[place] for place in places)
+        return replace(self, **cut)
+
     def rows(self, start: int, stop: int) -> Sequences:
         cut = {f.name: getattr(self, f.name)[start:stop] for f in fields(self)}
         return replace(self, **cut)
