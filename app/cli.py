@@ -1,6 +1,6 @@
 """The command line: parse, then one call. Every error a person can mend is one line and exit code 2.
 
-    interplay train | runs | methods | show | dash | env
+    interplay train | compare | runs | methods | show | dash | env
 
 Imports of the engine (torch) stay inside the commands that need it, so the viewer installs without.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from app import engine
 from interplay import __version__
 from interplay.config import Parser, RunConfig, add_arguments, chosen_settings, given
 from interplay.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, ConfigError, InterplayError, allowed, nearest
@@ -95,7 +96,7 @@ def _train(arguments: argparse.Namespace) -> int:
     config = None if arguments.resume else _config(arguments)
     _restart_tuned()
     _quiet_libraries()
-    loop = _engine()
+    loop = engine.load()
     from app.progress import reporting
 
     with reporting() as report:
@@ -107,7 +108,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _config(arguments: argparse.Namespace) -> RunConfig:
     typed = given(arguments)
     if not arguments.config:
-        return RunConfig.from_mapping(typed, source="the command line")
+        return RunConfig.from_mapping(_taken_over(typed), source="the command line")
     path = Path(arguments.config)
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
@@ -119,7 +120,17 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config is {arguments.config!r}, which cannot be read as UTF-8 text: {error}; save it as UTF-8") from error
-    return RunConfig.from_yaml(text, source=str(path), **typed)
+    return RunConfig.from_yaml(text, source=str(path), fill=_taken_over, **typed)
+
+
+def _taken_over(typed: dict[str, Any]) -> dict[str, Any]:
+    """A run that starts from another has its task, data, model and lengths, unless others are typed."""
+    earlier = Path(str(typed.get("start_from", typed.get("start-from", ""))) or ".") / "run.json"
+    if not earlier.is_file():
+        return typed  # the engine says what is wrong with it
+    from interplay.store import RunStore
+
+    return RunConfig.continuing(RunStore.open(earlier.parent).info.config, typed)
 
 
 def _run_folder(arguments: argparse.Namespace) -> Path:
@@ -130,14 +141,6 @@ def _run_folder(arguments: argparse.Namespace) -> Path:
     if not (path / "run.json").is_file():
         raise ConfigError(f"--resume is {arguments.resume!r}, which is not a run folder (no run.json); `interplay runs` lists the runs")
     return path
-
-
-def _engine() -> Any:
-    try:
-        from interplay import loop
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"training needs the engine, and {error.name} is not installed; run: pip install '.[train]' in the checkout") from error
-    return loop
 
 
 def _restart_tuned() -> None:
@@ -155,6 +158,30 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl|peft")
+
+
+# --- compare -----------------------------------------------------------------------------------------
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("plan").add_argument
+    add("--methods", metavar="A,B,C", help="methods to compare; the others are held against the first")
+    add("--seeds", metavar="N", default="3", help="how many seeds (3 means seeds 0, 1, 2), or a list such as 3,5,8 (default 3)")
+    add("--out", metavar="DIR", help="folder of the comparison; default: runs/compare-TIME")
+    add("--for", dest="overrides", action="append", metavar="METHOD:KEY=VALUE", help="a setting of one method only; may be given more than once")
+    add("--controls", metavar="A,B", help="methods that need not keep to the common budget, or none (default extrapolate)")
+    add("--warm", metavar="METHOD", default="rloo", help="method of a first iteration that all rows start from, or none (default rloo)")
+    add("--plan-only", action="store_true", help="print the plan and start nothing")
+    add("--table-only", action="store_true", help="print the table of what is finished in --out and start nothing")
+    add("--config", metavar="FILE", help="YAML file with the same keys as the flags that all rows share; flags win")
+    add_arguments(parser, leave_out=("method", "seed", "out"))
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from app import compare
+
+    return compare.run(arguments, _config(arguments))
 
 
 # --- looking at runs -----------------------------------------------------------------------------------
@@ -196,7 +223,7 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
 
 
 def _methods(arguments: argparse.Namespace) -> int:
-    _engine()
+    engine.load()
     from app import tables
     from interplay import methods
 
@@ -242,6 +269,7 @@ def _env(arguments: argparse.Namespace) -> int:
 
 _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "train": ("train a policy against a reward model and record every update", _add_train),
+    "compare": ("train methods x seeds under one budget and show how they differ", _add_compare),
     "runs": ("list recorded runs", _add_runs),
     "show": ("show one run: settings, held-out scores, files", _add_show),
     "methods": ("list methods (objective x update rule) and their settings", _add_methods),

@@ -43,7 +43,7 @@ def run(folders: Sequence[str] | None, *, port: int | None, demo: bool, open_bro
 
 def _start_demo(queue: jobs.Jobs, root: Path) -> jobs.Job | None:
     """A small live run; if another run is going on already, that one is the live run."""
-    config = RunConfig(out=str(root / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"), pairs=16, heldout_pairs=12)
+    config = RunConfig(out=str(root / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"), pairs=16, heldout_pairs=12, reward_batch=4)
     try:
         job = queue.start(config, key=str(config.out))
     except ConfigError as error:

@@ -134,14 +134,7 @@ class Jobs:
 
     def tail(self, id: str, lines: int = 20) -> str:
         """The last lines of the job's output, control characters left out."""
-        path = self.folder / self.get(id).id / "log.txt"
-        if not path.exists():
-            return ""
-        with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            text = log.read().decode("utf-8", errors="replace")
-        shown = [_plain(line) for line in text.split("\n")]
-        return "\n".join([line for line in shown if line.strip()][-lines:])
+        return tail(self.folder / self.get(id).id / "log.txt", lines)
 
     # --- stop ------------------------------------------------------------------------------------
 
@@ -228,6 +221,17 @@ def _ours(job: Job) -> psutil.Process | None:
 def _signal_group(job: Job, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(job.pid, number)
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """The last lines of a log that are not blank, control characters left out."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        text = log.read().decode("utf-8", errors="replace")
+    shown = [_plain(line) for line in text.split("\n")]
+    return "\n".join([line for line in shown if line.strip()][-lines:])
 
 
 def _plain(line: str) -> str:

@@ -54,6 +54,15 @@ def _lines() -> Reporter:
 
 
 def scores(metrics: Mapping[str, float]) -> str:
-    """`reward 0.41  KL 1.20`, whichever is known."""
+    """`reward 0.41  KL 1.20  12 min left`, whichever is known."""
     names = {"reward": "reward", "kl": "KL"}
-    return "  ".join(f"{label} {metrics[name]:.3f}" for name, label in names.items() if name in metrics)
+    words = [f"{label} {metrics[name]:.3f}" for name, label in names.items() if name in metrics]
+    return "  ".join([*words, *([f"{duration(metrics['left'])} left"] if "left" in metrics else [])])
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

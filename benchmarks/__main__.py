@@ -17,6 +17,8 @@ from app.cli import PROCESS
 BENCHMARKS = {
     "recorder-synthetic": ["benchmarks.recorder", "--synthetic", "--updates", "30"],
     "recorder-rloo": ["benchmarks.updates", "--method", "rloo"],
+    "epsilon": ["benchmarks.epsilon"],
+    "zeroth": ["benchmarks.zeroth", "--rounds", "5"],
     "recorder-ppo": ["benchmarks.updates", "--method", "ppo"],
 }
 

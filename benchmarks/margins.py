@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from benchmarks.learning import interval
-from interplay import checkpoints, data, judges, models, rollouts, tasks
+from interplay import checkpoints, data, judges, models, pairing, rollouts, tasks
 from interplay.config import RunConfig
 from interplay.store import RunStore
-from interplay.tasks import Candidate, Pair
+from interplay.tasks import Pair
 
 
 def fresh_pairs(loaded: models.Models, config: RunConfig, per_prompt: int) -> list[Pair]:
@@ -35,10 +35,7 @@ def fresh_pairs(loaded: models.Models, config: RunConfig, per_prompt: int) -> li
     judge = judges.find(config.with_(judge="gold"), task, loaded)
     pairs: list[Pair] = []
     for number in range(per_prompt):
-        found = rollouts.sample(loaded, prompts, config, completions=2, seed=2**31 + number)
-        texts, ended = found.texts, found.finished_B.tolist()
-        candidates = [Candidate(p, texts[2 * i], texts[2 * i + 1], (ended[2 * i], ended[2 * i + 1])) for i, p in enumerate(prompts)]
-        pairs += judges.decide(judge, candidates).pairs
+        pairs += judges.decide(judge, pairing.candidates(loaded, prompts, config, 2**31 + number)).pairs
     return pairs
 
 

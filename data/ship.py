@@ -3,7 +3,7 @@
     python data/ship.py runs/rloo-chat-s0 data/recordings
 
 Copies what a viewer reads and what somebody may load again (adapters of the last iteration), and
-leaves out what only a resume needs (optimiser states, judged pairs) and what names a machine. The
+leaves out what only a resume or a new start needs (optimiser states, last updates, judged pairs) and what names a machine. The
 adapters are rounded to bfloat16, which halves them; the records are copied as they are.
 """
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from interplay.store import RunStore
 
-SKIPPED = ("writer.lock", ".pulse", "superseded", "optimizer-*", "pairs.jsonl", "COMPLETE", "state.json", "*.tmp")
+SKIPPED = ("writer.lock", ".pulse", "superseded", "optimizer-*", "last-updates.safetensors", "reward_frozen", "pairs.jsonl", "COMPLETE", "state.json", "*.tmp")
 
 
 def ship(run: Path, root: Path) -> Path:

@@ -1,6 +1,7 @@
 """Adapters and weights of an iteration, complete or absent, and everything needed to go on from it.
 
     checkpoints/iteration-2/policy/ reward/ reward_merged/ value/   PEFT adapters or safetensors models
+                            last-updates.safetensors                what the iteration did to policy and reward model
                             optimizer-policy.safetensors ...        optimiser state
                             pairs.jsonl, state.json                 judged pairs; clock, counters, baseline
                             COMPLETE                                sizes of all files, written last
@@ -22,12 +23,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from interplay.directions import Guides
 from interplay.errors import StoreError
 from interplay.models import Models
 from interplay.reward_model import Weights, assign, trainable, using
 from interplay.tasks import Pair, Prompt
 
 _WEIGHTS = "weights.safetensors"
+_GUIDES_FILE, _GUIDES = "last-updates.safetensors", ("previous", "reward")
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,23 @@ def save(
     optimizers: Mapping[str, torch.optim.Optimizer],
     pairs: Sequence[Pair],
     state: Mapping[str, Any],
+    guides: Guides | None = None,
+    frozen: Weights | None = None,
 ) -> Path:
-    """Write one iteration. Raises `StoreError` (disk full, not writable); nothing half-written stays."""
+    """Write one iteration. `frozen` is given where reward model 0 is another run's.
+
+    Raises `StoreError` (disk full, not writable); nothing half-written stays.
+    """
     folder, aside = root / f"iteration-{iteration}", root / f".iteration-{iteration}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
         _save_models(aside, models, reward_unmerged)
+        if frozen is not None:
+            with using(models.reward, frozen):
+                _save_model(models.reward, aside / "reward_frozen", models)
+        if guides is not None:
+            save_file({f"{kind}/{name}": t.contiguous() for kind in _GUIDES for name, t in getattr(guides, kind).items()}, aside / _GUIDES_FILE)
         for name, optimizer in optimizers.items():
             save_file(_optimizer_tensors(optimizer), aside / f"optimizer-{name}.safetensors")
         (aside / "pairs.jsonl").write_text("".join(json.dumps(_pair_row(pair), ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
@@ -156,21 +169,48 @@ def restore(checkpoint: Loaded, models: Models) -> Weights | None:
     return read(models.reward, checkpoint.folder / "reward")
 
 
+def frozen_folder(root: Path, iteration: int = 0) -> Path:
+    """Where a run keeps frozen reward model 0: its own, that of the run it started from, or a copy beside the last iteration."""
+    places = (root / "iteration-0" / "reward_frozen", root / "iteration-0" / "reward", root / f"iteration-{iteration}" / "reward_frozen")
+    return next((place for place in places if place.is_dir()), places[1])
+
+
+def keep_frozen(root: Path, iteration: int) -> None:
+    """Copy frozen reward model 0 to the last iteration, before iteration 0 is removed."""
+    source, place = frozen_folder(root), root / f"iteration-{iteration}" / "reward_frozen"
+    if source.is_dir() and source != place:
+        shutil.copytree(source, place, dirs_exist_ok=True)
+
+
+def read_guides(folder: Path) -> Guides | None:
+    """What the iteration did to policy and reward model, if it was written down."""
+    if not (folder / _GUIDES_FILE).is_file():
+        return None
+    found: dict[str, Weights] = {kind: {} for kind in _GUIDES}
+    for key, tensor in load_file(folder / _GUIDES_FILE).items():
+        kind, name = key.split("/", 1)
+        found[kind][name] = tensor
+    return Guides(**found)
+
+
 def assign_from(model: Any, folder: Path) -> None:
     assign(model, read(model, folder))
 
 
 def read(model: Any, folder: Path) -> Weights:
-    """The trained weights in a checkpoint's folder under the model's own parameter names."""
+    """The trained weights in a checkpoint's folder under the model's own parameter names.
+
+    Copied out of the file's memory, where tensors lie at any address: matrix products round differently
+    there, and a resumed run would no longer repeat the other to the last bit.
+    """
+    tensors = load_file(folder / ("adapter_model.safetensors" if hasattr(model, "peft_config") else _WEIGHTS))
+    return {name: tensors[stored(model, name)].to(parameter.device, copy=True) for name, parameter in trainable(model)}
+
+
+def stored(model: Any, name: str) -> str:
+    """A parameter's name in a file: PEFT drops the adapter's name from what it saves."""
     if not hasattr(model, "peft_config"):
-        device = next(model.parameters()).device
-        return {name: tensor.to(device) for name, tensor in load_file(folder / _WEIGHTS).items()}
-    tensors = load_file(folder / "adapter_model.safetensors")
-    return {name: tensors[_stored(name)].to(parameter.device) for name, parameter in trainable(model)}
-
-
-def _stored(name: str) -> str:
-    """PEFT drops the adapter's name from what it saves."""
+        return name
     return name.replace(".lora_A.default.", ".lora_A.").replace(".lora_B.default.", ".lora_B.").replace(".modules_to_save.default.", ".")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
@@ -44,6 +44,7 @@ class RunConfig:
     data_split: str | None = setting(None, "what", "split (or config/split) of a hub data set; default: train")
     data_rows: int | None = setting(None, "what", "read at most this many rows", low=1)
     out: str | None = setting(None, "what", "folder of the run; default: runs/METHOD-TASK-sSEED-TIME")
+    start_from: str | None = setting(None, "what", "start where this recorded run ended: its weights, last updates, moments and place among the prompts")
     seed: int = setting(0, "what", "seed of everything that has no seed of its own below", low=0, high=1e15)
     seed_data: int | None = setting(None, "what", "seed of the order of prompts and pairs", low=0, high=1e15)
     seed_sampling: int | None = setting(None, "what", "seed of generated text", low=0, high=1e15)
@@ -73,11 +74,11 @@ class RunConfig:
     max_pair_tokens: int = setting(96, "budget", "answers in judged pairs are cut at this many tokens", low=2)
     max_new_tokens: int = setting(24, "budget", "tokens in a completion at most", low=2)
 
-    learning_rate: float = setting(3e-4, "policy", "AdamW step size of the policy", above=0)
+    learning_rate: float | None = setting(None, "policy", "step size of the policy; default: the update rule's own (AdamW 3e-4)", above=0)
     schedule: str = setting("constant", "policy", "learning rate over the run", choices=("constant", "linear", "cosine"))
     warmup: int = setting(0, "policy", "updates of linear warm-up", low=0)
-    weight_decay: float = setting(0.0, "policy", "AdamW weight decay", low=0)
-    clip_norm: float = setting(1.0, "policy", "largest gradient norm; 0 turns clipping off", low=0)
+    weight_decay: float = setting(0.0, "policy", "share of the weights that is taken away with every update, times the step size", low=0)
+    clip_norm: float = setting(1.0, "policy", "largest gradient norm under first order; 0 turns clipping off", low=0)
     temperature: float = setting(1.0, "policy", "sampling temperature; logits are divided by it wherever log-probabilities are taken", above=0)
     settings: Mapping[str, Scalar] = field(
         default_factory=dict,
@@ -123,6 +124,11 @@ class RunConfig:
         return int(own) if own is not None else self.seed * 3 + ("data", "sampling", "perturbation").index(stream)
 
     @property
+    def batches(self) -> int:
+        """Rollout batches in an iteration."""
+        return -(-self.updates // (self.inner_epochs * self.minibatches))
+
+    @property
     def batch(self) -> int:
         """Completions in one rollout batch."""
         return self.prompts * self.completions
@@ -142,8 +148,8 @@ class RunConfig:
         return cls(**values)
 
     @classmethod
-    def from_yaml(cls, text: str, *, source: str = "the configuration", **overrides: Any) -> RunConfig:
-        """Build from YAML text; `overrides` (the flags typed beside it) win."""
+    def from_yaml(cls, text: str, *, source: str = "the configuration", fill: Callable[[dict[str, Any]], dict[str, Any]] = dict, **overrides: Any) -> RunConfig:
+        """Build from YAML text; `overrides` (the flags typed beside it) win. `fill` may add what neither says."""
         import yaml
 
         try:
@@ -155,7 +161,7 @@ class RunConfig:
         if any(value and str(key).replace("-", "_") == "trust_remote_code" for key, value in raw.items()) and "trust_remote_code" not in overrides:
             raise ConfigError(f"trust_remote_code stands in {source}; a file cannot grant it: type --trust-remote-code if you trust the model's code")
         settings = {**chosen_settings(raw.get("settings")), **(overrides.pop("settings", None) or {})}
-        return cls.from_mapping({**raw, **overrides, "settings": settings}, source=source)
+        return cls.from_mapping(fill({**raw, **overrides, "settings": settings}), source=source)
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> RunConfig:
@@ -190,9 +196,21 @@ class RunConfig:
                 words += [flag(name), _word(value)] if not str(value).startswith("-") else [f"{flag(name)}={_word(value)}"]
         return words
 
+    @classmethod
+    def continuing(cls, earlier: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+        """What a run that starts from another takes over where nothing else is typed: task, data, model, lengths, scoring."""
+        return {**{name: earlier[name] for name in INHERITED if name in earlier}, **typed}
+
     def with_(self, **changes: Any) -> RunConfig:
         """A copy with some settings changed."""
         return replace(self, **changes)
+
+
+#: what two runs must share for one to start where the other ended, or to be compared with it
+INHERITED = (
+    *("task", "data", "data_split", "data_rows", "model", "tune", "lora_rank", "lora_alpha", "lora_targets", "layers", "adapter_init"),
+    *("max_prompt_tokens", "max_pair_tokens", "max_new_tokens", "temperature", "heldout", "reward", "judge", "judge_model", "dtype"),
+)
 
 
 def build_settings(kind: type[Any], values: Mapping[str, Scalar], owner: str) -> Any:
@@ -211,9 +229,13 @@ def build_settings(kind: type[Any], values: Mapping[str, Scalar], owner: str) ->
     return kind(**checked)
 
 
+#: flags that are not spelt like their field
+_SPELT = {"settings": "--set", "start_from": "--from"}
+
+
 def flag(name: str) -> str:
     """`max_new_tokens` -> `--max-new-tokens`; `settings` -> `--set`."""
-    return "--set" if name == "settings" else "--" + (name if name.startswith("set ") else name.replace("_", "-"))
+    return _SPELT.get(name) or "--" + (name if name.startswith("set ") else name.replace("_", "-"))
 
 
 def parse_layers(text: str) -> frozenset[int] | None:
@@ -225,6 +247,8 @@ def parse_layers(text: str) -> frozenset[int] | None:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise ConfigError(f"--layers is {text!r}; use `all`, or block numbers and ranges such as 0-9,12")
+        if max(len(first), len(last)) > 4:
+            raise ConfigError(f"--layers is {text!r}; block numbers have at most four digits")
         chosen.update(range(int(first), int(last if dash else first) + 1))
     return frozenset(chosen)
 
@@ -241,10 +265,12 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (`{self.prog} --help` lists all)")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One flag for each field of `RunConfig`, in its groups, with the help that stands at the field."""
+def add_arguments(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()) -> None:
+    """One flag for each field of `RunConfig` but those left out, in its groups, with the help that stands at the field."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for item in fields(RunConfig):
+        if item.name in leave_out:
+            continue
         meta = item.metadata
         group = groups.setdefault(meta["group"], parser.add_argument_group(meta["group"]))
         text = meta["help"].replace("%", "%%")

@@ -34,9 +34,9 @@ def reason(error: OSError, path: Path) -> str:
     return f"{error.strerror or error}; check the folder's owner, permissions and disk"
 
 
-def store_error(error: OSError, path: Path, what: str) -> StoreError:
+def store_error(error: OSError, path: Path, what: str, kind: type[StoreError] = StoreError) -> StoreError:
     """A fault of the disk as one line: `PATH WHAT: why`."""
-    return StoreError(str(error) if isinstance(error, StoreError) else f"{path} {what}: {reason(error, path)}")
+    return kind(str(error) if isinstance(error, StoreError) else f"{path} {what}: {reason(error, path)}")
 
 
 @contextlib.contextmanager

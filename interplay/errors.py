@@ -5,6 +5,7 @@
     |-- DataError             a data set cannot be read as what the run needs      (also ValueError)
     |-- ModelError            a model folder or name cannot be used                (also ValueError)
     |-- StoreError            a run folder cannot be written or read               (also OSError)
+    |   `-- RowsWaiting       ... for now: its rows stay in memory and go with the next flush
     `-- DivergedError         the loss or a weight is no longer a finite number    (also ArithmeticError)
     Interrupted               SIGTERM or Ctrl-C arrived (a KeyboardInterrupt, so nothing swallows it)
 
@@ -38,6 +39,10 @@ class ModelError(InterplayError, ValueError):
 
 class StoreError(InterplayError, OSError):
     """A run folder cannot be written or read."""
+
+
+class RowsWaiting(StoreError):
+    """Rows cannot be written for now; they stay in memory and go with the next flush."""
 
 
 class DivergedError(InterplayError, ArithmeticError):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from interplay import rollouts
@@ -82,12 +81,16 @@ class Evaluator:
         entropies: list[float] = []
         for start in range(0, len(sequences.texts), 32):
             part = sequences.rows(start, start + 32)
-            with torch.no_grad():
-                ours_BT, entropy_BT = rollouts.token_logprobs(models.policy, part, self.config.temperature)
-            theirs_BT = rollouts.reference_logprobs(models, part, self.config.temperature)
+            ours_BT, entropy_BT = rollouts.scored(models.policy, part, self.config.temperature)
+            theirs_BT = self._under_reference(models, part)
             kl_B += ((ours_BT - theirs_BT) * part.mask_BT).sum(-1).tolist()
             entropies += entropy_BT[part.mask_BT].tolist()
         return kl_B, fmean(entropies)
+
+    def _under_reference(self, models: Models, sequences: Sequences) -> Tensor:
+        """Log-probabilities under the reference, made like the policy's, so that two equal models give equal numbers."""
+        with rollouts.reference(models) as model:
+            return rollouts.scored(model, sequences, self.config.temperature)[0]
 
     def _proxy(self, models: Models, sequences: Sequences) -> list[float] | None:
         if models.reward is None or self.frozen is None:
@@ -122,10 +125,9 @@ class Evaluator:
         return {**found, "reward_model_accuracy": fmean(hits)} if hits else found
 
     def _margins(self, models: Models, sequences: Sequences, start: int) -> Tensor:
-        with torch.no_grad():
-            ours_BT, _ = rollouts.token_logprobs(models.policy, sequences, self.config.temperature)
+        ours_BT, _ = rollouts.scored(models.policy, sequences, self.config.temperature)
         if start not in self._reference:
-            self._reference[start] = rollouts.reference_logprobs(models, sequences, self.config.temperature)
+            self._reference[start] = self._under_reference(models, sequences)
         theirs_BT = self._reference[start]
         implicit_B = ((ours_BT - theirs_BT) * sequences.mask_BT).sum(-1)
         return implicit_B[0::2] - implicit_B[1::2]

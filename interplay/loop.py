@@ -23,31 +23,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interplay import checkpoints, evaluation, interrupts, judges, pulse, reward_model, rollouts
+from interplay import checkpoints, evaluation, interrupts, pairing, pulse, reward_model, rollouts, starting
 from interplay import session as sessions
 from interplay.config import RunConfig
+from interplay.directions import Guides
 from interplay.errors import ConfigError, DataError
-from interplay.objectives.base import Batch, Metrics, Outputs, Targets
+from interplay.objectives.base import Batch, Metrics, Targets
+from interplay.policy_loss import PolicyLoss
 from interplay.reading import RUN_FILES
 from interplay.records import STREAMS
 from interplay.rollouts import Sequences
 from interplay.session import Report, Session, silent
 from interplay.store import RunStore
-from interplay.tasks import Candidate, Pair, Prompt
+from interplay.tasks import Pair, Prompt
+from interplay.updates import peak_memory
 
 
 def train(config: RunConfig, *, report: Report = silent) -> Path:
     """Run from the start. Returns the run's folder; raises `InterplayError` or `Interrupted`."""
+    start = starting.find(config)
     before = sessions.folder(config).exists()
     store = sessions.create_store(config)
     try:
         with interrupts.raising():
             session = sessions.build(config, store, report)
+            if start is not None:
+                starting.check(session, start)
     except BaseException:
         store.close("failed", error="stopped while it was being set up")
         _remove(store.path, keep_folder=before)
         raise
-    return _run(session, None)
+    return _run(session, None, start)
 
 
 def _remove(run: Path, *, keep_folder: bool) -> None:
@@ -69,12 +75,15 @@ def resume(path: Path, *, report: Report = silent) -> Path:
             checkpoint = checkpoints.last(store.path / "checkpoints")
             if checkpoint is not None and checkpoint.iteration >= config.iterations:
                 return _end(store, config)
+            start = starting.find(config) if checkpoint is None else None
             session = sessions.build(config, store, report)
+            if start is not None:
+                starting.check(session, start)
     except BaseException as error:
         state = store.status().state
         store.close(state if state in ("finished", "interrupted") else "failed", error=None if state == "finished" else str(error) or None)
         raise
-    return _run(session, checkpoint)
+    return _run(session, checkpoint, start)
 
 
 def _end(store: RunStore, config: RunConfig) -> Path:
@@ -87,13 +96,13 @@ def _end(store: RunStore, config: RunConfig) -> Path:
     return store.path
 
 
-def _run(session: Session, checkpoint: checkpoints.Loaded | None) -> Path:
+def _run(session: Session, checkpoint: checkpoints.Loaded | None, start: starting.Start | None = None) -> Path:
     """The whole loop inside the promises about signals and end states."""
     store = session.store
     try:
         with interrupts.raising(), pulse.beating(store.path):
             store.set_status(state="running")
-            pairs, done = _start(session, checkpoint)
+            pairs, done = _start(session, checkpoint, start)
             for iteration in range(done + 1, session.config.iterations + 1):
                 pairs = _iterate(session, iteration, pairs)
             _tidy(store, session.config)
@@ -110,33 +119,41 @@ def _run(session: Session, checkpoint: checkpoints.Loaded | None) -> Path:
 
 def _tidy(store: RunStore, config: RunConfig) -> None:
     if config.keep_checkpoints == "last":
-        checkpoints.prune(store.checkpoint_path(), [config.iterations])
+        with interrupts.shield():
+            checkpoints.keep_frozen(store.checkpoint_path(), config.iterations)
+            checkpoints.prune(store.checkpoint_path(), [config.iterations])
 
 
 # --- iterations ------------------------------------------------------------------------------------
 
 
-def _start(session: Session, checkpoint: checkpoints.Loaded | None) -> tuple[Sequence[Pair], int]:
-    """Iteration 0, or the end of the iteration that a resumed run goes on from."""
+def _start(session: Session, checkpoint: checkpoints.Loaded | None, start: starting.Start | None) -> tuple[Sequence[Pair], int]:
+    """Iteration 0, or the end of the iteration that a resumed run goes on from. `start` is another run's end."""
     if checkpoint is None:
         session.store.rewind(-1)  # the first pairs and scores may stand at clock 0
+        if start is not None:
+            starting.apply(session, start)
         sessions.attach(session)
-        return _iteration_zero(session), 0
+        return _iteration_zero(session, start), 0
     session.store.rewind(int(checkpoint.state["recorder"]["clock"]))
     starts = sessions.restore(session, checkpoint)
     sessions.attach(session, starts)
     session.reward_start = starts.get("reward")
     if not session.data.heldout_pairs:
-        _judge_heldout(session, use_start=starts)
+        pairing.judge_heldout(session, start=starts["policy"])
     return checkpoint.pairs, checkpoint.iteration
 
 
-def _iteration_zero(session: Session) -> Sequence[Pair]:
-    """First pairs, reward model 0 and its frozen copy, the untrained policy's scores."""
+def _iteration_zero(session: Session, start: starting.Start | None) -> Sequence[Pair]:
+    """First pairs, reward model 0 and its frozen copy, and the scores before training; what another run's end brings is not made again."""
     session.recorder.begin_iteration(0)
     if not session.data.heldout_pairs:
-        _judge_heldout(session)
-    pairs = session.data.pairs or _make_pairs(session, 0)
+        pairing.judge_heldout(session)
+    if start is not None:
+        _score(session)
+        _save(session, 0, start.checkpoint.pairs)
+        return start.checkpoint.pairs
+    pairs = session.data.pairs or pairing.make(session, 0)
     if session.models.reward is not None:
         _refine(session, pairs, 0)
         session.evaluator.frozen = session.unmerged
@@ -148,15 +165,20 @@ def _iteration_zero(session: Session) -> Sequence[Pair]:
 def _iterate(session: Session, iteration: int, pairs: Sequence[Pair]) -> Sequence[Pair]:
     """One round. `pairs` are the judged pairs that offline objectives learn from."""
     session.recorder.begin_iteration(iteration)
+    start = reward_model.weights(session.models.policy) if session.keeps_guides else {}
     _train_policy(session, iteration, pairs)
+    moved = starting.difference(reward_model.weights(session.models.policy), start) if session.keeps_guides else {}
     for role in ("policy", "value"):
         session.recorder.end_iteration(role)
-    fresh = _make_pairs(session, iteration)
+    fresh = pairing.make(session, iteration)
+    reward_moved: reward_model.Weights = {}
     if session.models.reward is not None:
         before = session.unmerged
         _refine(session, fresh, iteration)
         if before is not None:
             reward_model.keep_close(session.models.reward, before, session.config.keep_close)
+            reward_moved = starting.difference(session.unmerged or {}, before)
+    session.guides = Guides(moved, starting.named_as(reward_moved, moved)) if session.keeps_guides else None
     _score(session)
     _save(session, iteration, fresh)
     return fresh
@@ -177,6 +199,8 @@ def _save(session: Session, iteration: int, pairs: Sequence[Pair]) -> None:
             optimizers=session.optimizers,
             pairs=pairs,
             state=sessions.state(session),
+            guides=session.guides,
+            frozen=session.evaluator.frozen if session.config.start_from and iteration == 0 else None,
         )
         if session.config.keep_checkpoints == "last":
             checkpoints.prune(root, {0, iteration})
@@ -197,11 +221,10 @@ class Experience:
 def _train_policy(session: Session, iteration: int, pairs: Sequence[Pair]) -> None:
     """`updates` optimiser steps on as many rollout batches as they need."""
     config, done = session.config, 0
-    per_batch = config.inner_epochs * config.minibatches
-    batches = -(-config.updates // per_batch)
-    for number in range(batches):
+    session.policy.guide(session.guides)
+    for number in range(config.batches):
         session.say(f"iteration {iteration}: rollouts")
-        experience = gather(session, (iteration - 1) * batches + number, pairs)
+        experience = gather(session, (iteration - 1) * config.batches + number, pairs)
         targets = session.method.objective.targets(experience.batch, session.method.objective_settings)
         for index in minibatches(session, experience.batch, number):
             if done == config.updates:
@@ -214,13 +237,14 @@ def _train_policy(session: Session, iteration: int, pairs: Sequence[Pair]) -> No
 def gather(session: Session, number: int, pairs: Sequence[Pair]) -> Experience:
     """Fresh completions, and for offline objectives judged pairs beside them."""
     if session.method.objective.data == "rollouts":
-        prompts = session.draw(session.data.prompts, number * session.config.prompts, session.config.prompts)
+        place = (session.offset[0] + number) * session.config.prompts
+        prompts = session.draw(session.data.prompts, place, session.config.prompts)
         sequences, batch, shown = _rollouts(session, prompts, session.config.completions, number)
         return Experience(sequences, batch, shown)
     if not pairs:
         raise DataError("no judged pair is left for the policy (all were ties); raise --pairs or --max-new-tokens, or use another --judge")
     count = max(session.config.batch // 2, 1)
-    chosen = session.draw(pairs, number * count, count)
+    chosen = session.draw(pairs, (session.offset[0] + number) * count, count)
     _, _, shown = _rollouts(session, [pair.prompt for pair in chosen], 1, number)
     sequences = rollouts.written_pairs(session.models, chosen, session.config)
     better_B = torch.tensor([1.0, 0.0], device=session.models.device).repeat(count)
@@ -300,14 +324,13 @@ def update(session: Session, experience: Experience, targets: Targets, index: Te
     cut = {name: value[index] for name, value in targets.items()}
     objective, settings = session.method.objective, session.method.objective_settings
 
-    def policy_loss() -> tuple[Tensor, Metrics]:
-        outputs = Outputs(*rollouts.token_logprobs(session.models.policy, sequences, session.config.temperature))
-        return objective.loss(outputs, batch, cut, settings)
-
-    metrics = session.policy.step(policy_loss)
+    loss = PolicyLoss(session.models.policy, sequences, batch, cut, objective, settings, session.config.temperature)
+    metrics = session.policy.step(loss)
+    session.forwards += metrics.pop("forwards", 1.0)
     session.done += 1
     session.latest = {name: experience.shown[name] for name in ("reward", "kl")}
-    session.log("policy", {**experience.shown, **metrics, "tokens": float(session.tokens), "seconds": session.seconds})
+    totals = {"tokens": float(session.tokens), "seconds": session.seconds, "forwards": session.forwards, "peak_memory": peak_memory(session.models.device)}
+    session.log("policy", {**experience.shown, **metrics, **totals})
     if session.critic is not None and objective.critic_loss is not None:
         _update_critic(session, sequences, batch, cut)
 
@@ -320,54 +343,11 @@ def _update_critic(session: Session, sequences: Sequences, batch: Batch, targets
         assert objective.critic_loss is not None
         return objective.critic_loss(rollouts.values(session.models.critic, sequences, gradient=True), batch, targets, settings)
 
-    session.log("value", session.critic.step(critic_loss))
+    metrics = session.critic.step(critic_loss)
+    session.log("value", {name: value for name, value in metrics.items() if name != "forwards"})  # these are the policy's
 
 
-# --- pairs and reward model ------------------------------------------------------------------------
-
-
-def _make_pairs(session: Session, iteration: int) -> Sequence[Pair]:
-    """Two answers of the current policy to each of `pairs` prompts, judged."""
-    session.say(f"iteration {iteration}: pairs")
-    config = session.config
-    prompts = session.draw(session.data.prompts, iteration * config.pairs, config.pairs)
-    candidates = _candidates(session, prompts, session.seed("pairs", iteration))
-    verdicts = judges.decide(session.judge, _least_sure(session, candidates))
-    session.log("reward", verdicts.metrics, place=session.now("reward"))
-    return verdicts.pairs
-
-
-def _candidates(session: Session, prompts: Sequence[Prompt], seed: int) -> list[Candidate]:
-    sequences = rollouts.sample(session.models, prompts, session.config, completions=2, seed=seed)
-    texts, ended = sequences.texts, sequences.finished_B.tolist()
-    return [Candidate(p, texts[2 * i], texts[2 * i + 1], (ended[2 * i], ended[2 * i + 1])) for i, p in enumerate(prompts)]
-
-
-def _least_sure(session: Session, candidates: list[Candidate]) -> list[Candidate]:
-    """The share of candidates on which the reward model's two scores are closest."""
-    keep = max(round(session.config.pair_share * len(candidates)), 1)
-    if keep == len(candidates) or session.models.reward is None or session.unmerged is None:
-        return candidates
-    answers = rollouts.written_pairs(session.models, [candidate.preferring(True) for candidate in candidates], session.config)
-    scored_B = rollouts.scores(session.models.reward, answers)
-    gap = (scored_B[0::2] - scored_B[1::2]).abs().tolist()
-    return [candidates[i] for i in sorted(range(len(candidates)), key=gap.__getitem__)[:keep]]
-
-
-def _judge_heldout(session: Session, use_start: Mapping[str, Any] | None = None) -> None:
-    """Held-out pairs for data that brings none: answers of the untrained policy, judged once."""
-    config = session.config
-    if not config.heldout_pairs:
-        return
-    session.say("judging held-out pairs")
-    prompts = session.data.heldout[: config.heldout_pairs]
-    seed = session.seed("heldout")
-    if use_start is None:
-        candidates = _candidates(session, prompts, seed)
-    else:
-        with reward_model.using(session.models.policy, use_start["policy"]):
-            candidates = _candidates(session, prompts, seed)
-    session.evaluator.pairs = judges.decide(session.judge, candidates).pairs
+# --- reward model ------------------------------------------------------------------------
 
 
 def _refine(session: Session, pairs: Sequence[Pair], iteration: int) -> None:

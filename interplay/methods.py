@@ -20,6 +20,11 @@ NAMED: dict[str, tuple[str, str]] = {
     "rloo": ("rloo", "first_order"),
     "online_dpo": ("online_dpo", "first_order"),
     "dpo": ("dpo", "first_order"),
+    "zopro": ("rloo", "zopro"),
+    "zopro_adaptive": ("rloo", "zopro_adaptive"),
+    "mezo": ("rloo", "mezo"),
+    "forward_gradient": ("rloo", "forward_gradient"),
+    "extrapolate": ("rloo", "extrapolate"),
 }
 
 
@@ -78,7 +83,9 @@ def _describe(name: str) -> dict[str, Any]:
         "summary": f"{objective.summary}; {rule.summary}",
         "papers": [objective.paper, rule.paper],
         "reads": objective.data,
-        "critic": objective.critic_loss is not None,
+        "critic": None if objective.critic_loss is None else "first_order",  # a critic is trained by gradients under every update rule
+        "control": rule.control,
+        "learning_rate": rule.rate,
         "settings": [_setting(item) for kind in (objective.settings, rule.settings) for item in fields(kind)],
     }
 

@@ -296,7 +296,9 @@ def _pad(models: Models, model: Any) -> None:
 def _headed(models: Models, kind: str, base: Any, config: RunConfig) -> Any:
     """The base with a one-label head in float32; under LoRA its body shares the base's memory.
 
-    A bfloat16 head would round small updates away, so the head alone computes in float32.
+    A bfloat16 head would round small updates away, so the head alone computes in float32. A reward
+    model's head starts random, because two answers must differ to be ranked. A critic's starts at zero:
+    until it has learnt something, advantages are plain returns, not noise of the size of the scores.
     """
     model = read(models.source, kind, config, models.dtype, num_labels=1)
     _pad(models, model)
@@ -306,6 +308,9 @@ def _headed(models: Models, kind: str, base: Any, config: RunConfig) -> Any:
             ours[name].data = theirs[name].data
     head = _head(model)
     nn.init.normal_(head.weight, std=head.in_features**-0.5)
+    if kind == "TokenClassification":
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
     head.float().register_forward_pre_hook(_in_float32)
     for module in model.modules():
         if isinstance(module, nn.Dropout):

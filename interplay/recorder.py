@@ -18,6 +18,7 @@ from torch import Tensor
 
 from interplay import columns
 from interplay.columns import Place
+from interplay.errors import RowsWaiting
 from interplay.measure import finite
 from interplay.records import OTHER_ROLE, SketchSpec
 from interplay.sketch import Sketcher, directions
@@ -29,7 +30,7 @@ class Sink(Protocol):
     """Where rows go; `interplay.store.RunStore` is one."""
 
     def append(self, stream: Any, columns: Mapping[str, Any], /) -> None:
-        """Take columns of equal length; may raise `OSError`."""
+        """Take columns of equal length. Raises `RowsWaiting` if they were taken but cannot be written yet, else any `OSError`."""
 
 
 class Attachment:
@@ -63,6 +64,7 @@ class UpdateRecorder:
         self._iterations: dict[str, int] = {}
         self._attachments: list[Attachment] = []
         self._warned_not_finite = False
+        self._warned_waiting = False
 
     # ---- attaching
 
@@ -155,9 +157,18 @@ class UpdateRecorder:
         other = self._trails.get(other_role) if other_role else None
         sums, sketch_MJ = trail.after(gradients, other, self._sketcher)
         self._check_finite(role, finite(sums))
-        self.store.append("updates", columns.updates(trail.labels, self.place(role), sums, other_role if other else None))
+        self._append("updates", columns.updates(trail.labels, self.place(role), sums, other_role if other else None))
         if self.sketch.k:
-            self.store.append("directions", columns.directions(self._direction_labels[role], self.place(role), directions(sketch_MJ)))
+            self._append("directions", columns.directions(self._direction_labels[role], self.place(role), directions(sketch_MJ)))
+
+    def _append(self, stream: str, rows: Mapping[str, Any]) -> None:
+        """Hand rows over. A disk that is full for a while is warned about once: the rows wait, and the recording goes on."""
+        try:
+            self.store.append(stream, rows)
+        except RowsWaiting as error:
+            if not self._warned_waiting:
+                warnings.warn(f"interplay: {error}; recording goes on", stacklevel=2)
+            self._warned_waiting = True
 
     def tick(self, role: str) -> None:
         """Count an update; a recording that has stopped counts on, so that metrics keep their place."""

@@ -247,6 +247,38 @@ def token_logprobs(model: Any, sequences: Sequences, temperature: float) -> tupl
     return chosen_BT, entropy_BT
 
 
+CHUNK = 64  # positions whose logits exist at one time
+
+
+def scored(model: Any, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
+    """What `token_logprobs` gives, without a graph and without the logits of all positions at once.
+
+    The body runs once; the vocabulary matrix is applied to a few completion positions at a time. A model
+    that changes logits after that matrix (soft caps, scales) is scored the usual way.
+    """
+    with torch.no_grad():
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if any(getattr(whole.config, name, None) not in (None, 1, 1.0) for name in _CHANGES_LOGITS):
+            return token_logprobs(model, sequences, temperature)
+        width = sequences.mask_BT.shape[1]
+        hidden_BSd = getattr(whole, whole.base_model_prefix)(
+            input_ids=sequences.ids_BS, attention_mask=sequences.attention_BS, position_ids=positions(sequences.attention_BS), use_cache=False
+        ).last_hidden_state
+        kept_RD = hidden_BSd[:, -width - 1 : -1].flatten(0, 1)
+        head, chosen_R = whole.get_output_embeddings(), sequences.ids_BS[:, -width:].flatten()
+        parts = [_position_scores(head(rows), ids, temperature) for rows, ids in zip(kept_RD.split(CHUNK), chosen_R.split(CHUNK), strict=True)]
+        return tuple(torch.cat(column).view(-1, width) for column in zip(*parts, strict=True))  # type: ignore[return-value]
+
+
+_CHANGES_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_soft_cap", "mup_width_scale")
+
+
+def _position_scores(logits_RV: Tensor, ids_R: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probability of the token and entropy at each of R positions."""
+    all_RV = (logits_RV.float() / temperature).log_softmax(-1)
+    return all_RV.gather(-1, ids_R[:, None]).squeeze(-1), -(all_RV.exp() * all_RV).sum(-1)
+
+
 @contextmanager
 def reference(models: Models) -> Iterator[Any]:
     """The model that the policy started from: a frozen copy, or the policy without its adapter."""

@@ -22,6 +22,7 @@ import torch
 
 from interplay import __version__, checkpoints, data, judges, methods, models, reward_model, rollouts, tasks, updates
 from interplay.config import RunConfig
+from interplay.directions import Guides
 from interplay.errors import DataError, StoreError
 from interplay.evaluation import Baseline, Evaluator
 from interplay.methods import Method
@@ -32,6 +33,7 @@ from interplay.reward_model import Weights
 from interplay.store import RunStore
 from interplay.tasks import Task, TaskData
 from interplay.updates import Plan, Stepper
+from interplay.updates.first_order import FirstOrder
 
 T = TypeVar("T")
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "pyarrow", "numpy")
@@ -69,6 +71,9 @@ class Session:
     done: int = 0  # updates of all roles
     reward_start: Weights | None = None  # reward model at the start of a resumed run
     unmerged: Weights | None = None  # reward model as the last refinement left it
+    guides: Guides | None = None  # what the last iteration did to policy and reward model
+    forwards: float = 0.0  # passes of a batch through the policy for updates
+    offset: tuple[int, int] = (0, 0)  # rollout batches and rounds of pairs that the run it started from has used
     warned: bool = False
     latest: dict[str, float] = field(default_factory=dict)
 
@@ -131,6 +136,21 @@ class Session:
             self.store.set_status(progress=place)
 
     @property
+    def keeps_guides(self) -> bool:
+        """Whether the last updates are kept for the next iteration and for runs that start from this one: always for adapters, which are small."""
+        return self.config.tune == "lora" or self.method.rule.guided
+
+    def pair_round(self, iteration: int) -> int:
+        """Number of an iteration's round of pairs, those of the run it started from counted; a run that starts from another makes none in iteration 0."""
+        return self.offset[1] + iteration - (self.config.start_from is not None)
+
+    @property
+    def used(self) -> list[int]:
+        """Rollout batches and rounds of pairs up to the end of this iteration, those of the run it started from included."""
+        config, iteration = self.config, self.recorder.iteration
+        return [self.offset[0] + iteration * config.batches, self.pair_round(iteration) + 1]
+
+    @property
     def planned_updates(self) -> int:
         config = self.config
         refinements = (config.iterations + 1) * config.reward_updates if self.models.reward is not None else 0
@@ -138,8 +158,9 @@ class Session:
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        found = {"policy": self.policy.optimizer}
-        return found if self.critic is None else {**found, "value": self.critic.optimizer}
+        """Every optimiser under the name of its file in a checkpoint."""
+        steppers = {"policy": self.policy, "value": self.critic}
+        return {f"{role}-{name}".rstrip("-"): made for role, stepper in steppers.items() if stepper for name, made in stepper.optimizers.items()}
 
 
 # --- building --------------------------------------------------------------------------------------
@@ -185,6 +206,7 @@ def build(config: RunConfig, store: RunStore, report: Report) -> Session:
     found = data.load(config, task)
     report("loading models", 0.0, {})
     needs_reward = config.reward == "model"
+    config = _precise(config, method)
     loaded = models.load(config, critic=method.objective.critic_loss is not None, reward=needs_reward)
     rollouts.check_context(loaded, config)
     found = _fit(found, loaded, config)
@@ -193,6 +215,20 @@ def build(config: RunConfig, store: RunStore, report: Report) -> Session:
     policy, critic = _steppers(config, method, loaded)
     store.update_info(model=_describe(loaded), data=dict(found.report), machine=_machine(loaded), notes=_notes(config, loaded))
     return Session(config, method, task, found, loaded, store, recorder, judges.find(config, task, loaded), evaluator, policy, critic, report)
+
+
+def _precise(config: RunConfig, method: Method) -> RunConfig:
+    """Differences of losses need float32: `--dtype auto` becomes it, and bfloat16, if typed, is warned about."""
+    if not method.rule.differences or config.dtype == "float32":
+        return config
+    if config.dtype == "auto":
+        return config.with_(dtype="float32")
+    warnings.warn(
+        "--dtype is bfloat16: with it slopes had the right sign in 5 of 8 directions where float32 had 8 of 8 (epsilon 1e-3); "
+        "compare zo/signal_to_noise with a float32 run before you trust this one",
+        stacklevel=2,
+    )
+    return config
 
 
 def _fit(found: TaskData, loaded: Models, config: RunConfig) -> TaskData:
@@ -213,12 +249,17 @@ def _fit(found: TaskData, loaded: Models, config: RunConfig) -> TaskData:
 
 def _steppers(config: RunConfig, method: Method, loaded: Models) -> tuple[Stepper, Stepper | None]:
     planned = config.iterations * config.updates
-    policy = method.rule.build(_parameters(loaded.policy), Plan(config.learning_rate, planned, config), method.rule_settings)
+    rate = method.rule.rate if config.learning_rate is None else config.learning_rate
+    policy = method.rule.build(_parameters(loaded.policy), Plan(rate, planned, config, loaded.policy, _names(loaded.policy)), method.rule_settings)
     if loaded.critic is None:
         return policy, None
     first_order = updates.find("first_order")  # a critic is trained by gradients under every update rule
     rate = method.objective_settings.value_learning_rate
-    return policy, first_order.build(_parameters(loaded.critic), Plan(rate, planned, config), first_order.settings())
+    return policy, first_order.build(_parameters(loaded.critic), Plan(rate, planned, config, loaded.critic, _names(loaded.critic)), first_order.settings())
+
+
+def _names(model: Any) -> tuple[str, ...]:
+    return tuple(name for name, _ in reward_model.trainable(model))
 
 
 def _parameters(model: Any) -> list[torch.nn.Parameter]:
@@ -249,10 +290,13 @@ def _notes(config: RunConfig, loaded: Models) -> list[str]:
 def attach(session: Session, starts: Mapping[str, Weights] | None = None) -> list[Attachment]:
     """Let the recorder listen to policy and critic; the reward model's optimiser comes with each refinement."""
     starts = starts or {}
-    made = [session.recorder.attach(session.policy.optimizer, session.models.policy, "policy", start=starts.get("policy"))]
-    if session.critic is not None:
-        made.append(session.recorder.attach(session.critic.optimizer, session.models.critic, "value", start=starts.get("value")))
-    return made
+    roles = (("policy", session.policy, session.models.policy), ("value", session.critic, session.models.critic))
+    return [
+        session.recorder.attach(optimizer, model, role, start=starts.get(role))
+        for role, stepper, model in roles
+        if stepper is not None
+        for optimizer in stepper.optimizers.values()
+    ]
 
 
 def state(session: Session) -> dict[str, Any]:
@@ -264,20 +308,43 @@ def state(session: Session) -> dict[str, Any]:
         "seconds": session.seconds,
         "done": session.done,
         "baseline": vars(base) if base else None,
+        "forwards": session.forwards,
+        "used": session.used,
+        "earlier": {role: rule.earlier for role, rule in first_order(session).items()},
+        "offset": list(session.offset),
     }
 
 
 def restore(session: Session, checkpoint: checkpoints.Loaded) -> dict[str, Weights]:
     """Put a session back to the end of an iteration. Returns the weights at the start of the run."""
-    starts = {role: reward_model.weights(model) for role, model in session.models.trained()}
+    starts = start_weights(session)
     session.unmerged = checkpoints.restore(checkpoint, session.models)
     for name, optimizer in session.optimizers.items():
         checkpoints.restore_optimizer(optimizer, checkpoint.folder / f"optimizer-{name}.safetensors")
+    session.guides = checkpoints.read_guides(checkpoint.folder)
     kept = checkpoint.state
+    for role, rule in first_order(session).items():
+        rule.earlier = kept.get("earlier", {}).get(role, 0)
+    session.forwards, session.offset = kept.get("forwards", 0.0), tuple(kept.get("offset", (0, 0)))
     session.recorder.load_state(kept["recorder"])
     session.tokens, session.before, session.done = kept["tokens"], kept["seconds"], kept["done"]
     session.evaluator.baseline = Baseline(**kept["baseline"]) if kept["baseline"] else None
     if session.models.reward is not None:
-        first = session.store.path / "checkpoints" / "iteration-0" / "reward"
-        session.evaluator.frozen = checkpoints.read(session.models.reward, first)
+        session.evaluator.frozen = checkpoints.read(session.models.reward, checkpoints.frozen_folder(session.store.checkpoint_path()))
     return starts
+
+
+def first_order(session: Session) -> dict[str, FirstOrder]:
+    """The first-order rules at work, by role; a guided rule has one for its first iteration."""
+    steppers = {"policy": session.policy, "value": session.critic}
+    inner = {role: getattr(stepper, "first", stepper) for role, stepper in steppers.items()}
+    return {role: rule for role, rule in inner.items() if isinstance(rule, FirstOrder)}
+
+
+def start_weights(session: Session) -> dict[str, Weights]:
+    """Every role's weights at the start of the run: as loaded, or where the run it started from ended."""
+    first = session.store.checkpoint_path() / "iteration-0"
+    if session.config.start_from is None:
+        return {role: reward_model.weights(model) for role, model in session.models.trained()}
+    folders = {"reward": "reward_merged"}
+    return {role: checkpoints.read(model, first / folders.get(role, role)) for role, model in session.models.trained()}

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from interplay import disk, interrupts
 from interplay.disk import slug
-from interplay.errors import StoreError, allowed, nearest
+from interplay.errors import RowsWaiting, StoreError, allowed, nearest
 from interplay.parquet import Columns, as_table
 from interplay.parts import Attempt, read_attempts, write_attempts
 from interplay.reading import LOCK, RUN, STATUS, Cursor, RunReader, RunSummary, Status, looks_like_run, newer, read_info, summarise
@@ -138,7 +138,10 @@ class RunStore(RunReader):
     # --- writing -----------------------------------------------------------------------------------
 
     def append(self, stream: Stream, columns: Columns | pa.Table) -> None:
-        """Add rows to a stream. Columns that may be null may be left out."""
+        """Add rows to a stream. Columns that may be null may be left out.
+
+        Raises `StoreError` if they do not fit the schema, `RowsWaiting` if they were taken but the flush that was due failed.
+        """
         self._check_writable()
         table = as_table(stream, self._schema(stream), columns)
         if table.num_rows:
@@ -161,7 +164,7 @@ class RunStore(RunReader):
             self._heartbeat()
 
     def flush(self) -> None:
-        """Put all buffered rows on disk. Raises `StoreError` that says what is full; the rows are kept for the next flush."""
+        """Put all buffered rows on disk. Raises `RowsWaiting` that says what is full; the rows are kept for the next flush."""
         self._check_writable()
         with interrupts.shield():
             self._flushed, self._calls = time.monotonic(), 0
@@ -175,7 +178,7 @@ class RunStore(RunReader):
             except OSError as error:
                 self._failing = self._rows > 0
                 self._drop_oldest()
-                raise disk.store_error(error, self.path, f"cannot be written, {self._rows} rows wait in memory for the next flush") from error
+                raise disk.store_error(error, self.path, f"cannot be written, {self._rows} rows wait in memory for the next flush", RowsWaiting) from error
             finally:
                 self._heartbeat()
 

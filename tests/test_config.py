@@ -44,7 +44,7 @@ def _values(name: str) -> st.SearchStrategy[Any]:
         return st.booleans()
     if hint in (int, int | None):
         found: st.SearchStrategy[Any] = st.integers(math.ceil(meta["low"]), int(meta["high"]) if meta["high"] is not None else 2**63)
-    elif hint is float:
+    elif hint in (float, float | None):
         low = meta["low"] if meta["low"] is not None else meta["above"]
         found = st.floats(low, meta["high"], exclude_min=meta["above"] is not None, allow_nan=False, allow_infinity=False)
     else:
@@ -149,7 +149,7 @@ def test_every_bound_is_kept_and_said(name: str, bound: str, limit: float) -> No
 
 
 def test_there_is_a_bound_where_zero_or_less_makes_no_sense() -> None:
-    assert {name for name in FIELDS if HINTS[name] in (int, float, int | None)} == {name for name, bound, _ in BOUNDS if bound != "high"}
+    assert {name for name in FIELDS if HINTS[name] in (int, float, int | None, float | None)} == {name for name, bound, _ in BOUNDS if bound != "high"}
 
 
 @pytest.mark.parametrize("name", [name for name, item in FIELDS.items() if item.metadata.get("choices")])

@@ -109,11 +109,6 @@ def test_gap_without_spread_is_undefined_and_without_proxy_absent() -> None:
 # --- scoring the tiny model ------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training.save_model(tmp_path_factory.mktemp("model"))
-
-
 @pytest.fixture
 def loaded(model: Path, tmp_path: Path) -> Models:
     return model_files.load(training.small(model, None, tmp_path), critic=False, reward=True)

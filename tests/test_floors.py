@@ -64,7 +64,7 @@ def test_hostile_text_has_no_way_in_as_html(path: Path) -> None:
 
 
 def test_the_store_and_the_vocabulary_never_import_the_engine() -> None:
-    for name in ("records", "config", "errors", "store"):
+    for name in ("records", "config", "errors", "store", "compare"):
         assert not _tops(_imports(PROJECT / "interplay" / f"{name}.py")) & ENGINE
 
 

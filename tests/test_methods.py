@@ -66,7 +66,7 @@ def test_the_description_is_complete_and_plain() -> None:
         listed = {item["name"]: item["default"] for item in row["settings"]}
         assert listed == {**vars(method.objective_settings), **vars(method.rule_settings)}
         assert row["reads"] == method.objective.data
-        assert row["critic"] == (method.objective.critic_loss is not None)
+        assert row["critic"] == (None if method.objective.critic_loss is None else "first_order")
         assert all(item["help"] and item["type"] in ("int", "float", "bool", "str") for item in row["settings"])
     bounds = {item["name"]: item for item in found["dpo"]["settings"]}
     assert (bounds["label_smoothing"]["low"], bounds["label_smoothing"]["high"], bounds["beta"]["above"]) == (0, 0.5, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -217,10 +218,23 @@ def test_equal_scores_are_no_pair_and_move_nothing() -> None:
 def test_ppo_pays_the_score_with_the_last_token_and_the_kl_with_each() -> None:
     _, made = batch(7, values=True)
     found = ppo.token_rewards(made, ppo.Settings(kl=0.3))
+    mean = float(made.scores_B.mean())
     for b, row in enumerate(loops(made)):
         for t in range(found.shape[1]):
             kl = -0.3 * float(made.old_BT[b, t] - made.reference_BT[b, t]) if t in row else 0.0
-            assert float(found[b, t]) == pytest.approx(kl + (float(made.scores_B[b]) if t == row[-1] else 0.0))
+            assert float(found[b, t]) == pytest.approx(kl + (float(made.scores_B[b]) - mean if t == row[-1] else 0.0))
+
+
+def test_ppo_does_not_care_where_the_reward_model_has_its_zero() -> None:
+    _, made = batch(7, values=True)
+    moved = dataclasses.replace(made, scores_B=made.scores_B - 5.0)
+    for name, value in ppo.targets(made, ppo.Settings()).items():
+        np.testing.assert_allclose(ppo.targets(moved, ppo.Settings())[name], value, atol=1e-12)
+
+
+def test_a_single_score_is_kept() -> None:
+    assert ppo.centred(torch.tensor([-2.0])).tolist() == [-2.0]
+    assert ppo.centred(torch.tensor([-2.0, 0.0])).tolist() == [-1.0, 1.0]
 
 
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.7), (1.0, 1.0), (0.8, 0.0)])
@@ -285,12 +299,12 @@ def test_critic_loss_by_loops() -> None:
             near = old + min(max(v - old, -0.3), 0.3)
             terms.append(max((v - G) ** 2, (near - G) ** 2))
             outside += near != v
-            residuals.append((G - old) ** 2)
+            residuals.append(G - old)
             returns.append(G)
     value, metrics = ppo.critic_loss(now_BT, made, targets, settings)
     assert 0 < outside < len(terms)
     assert float(value.detach()) == pytest.approx(np.mean(terms) / 2, rel=1e-12)
-    assert metrics["value/explained_variance"] == pytest.approx(1 - np.mean(residuals) / np.var(returns))
+    assert metrics["value/explained_variance"] == pytest.approx(1 - np.var(residuals) / np.var(returns))
     (found,) = torch.autograd.grad(value, now_BT)
     assert found[~made.mask_BT].abs().max() == 0
     assert torch.autograd.gradcheck(lambda v: ppo.critic_loss(v, made, targets, settings)[0], now_BT)

@@ -42,16 +42,6 @@ MOMENTS: dict[str, tuple[tuple[str, str, int], int | None]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training.save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training.write_prompts(tmp_path_factory.mktemp("data") / "prompts.jsonl")
-
-
 def child(words: list[str], said: Path, moment: tuple[str, str, int], number: int) -> None:
     """The command line in a forked process, which signals itself right before the n-th call."""
     handle = os.open(said, os.O_WRONLY | os.O_CREAT)

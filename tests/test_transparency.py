@@ -28,16 +28,6 @@ Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training.save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training.write_prompts(tmp_path_factory.mktemp("data") / "prompts.jsonl")
-
-
-@pytest.fixture(scope="module")
 def recorded(model: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Both cases with everything recorded."""
     root = tmp_path_factory.mktemp("recorded")
@@ -51,7 +41,7 @@ def run(model: Path, prompts: Path, tmp_path: Path) -> Run:
 
 def metrics(path: Path) -> pd.DataFrame:
     table = frame(path, "metrics", "seconds")
-    return table[table["name"] != "seconds"].reset_index(drop=True)
+    return table[~table["name"].isin(["seconds", "peak_memory"])].reset_index(drop=True)
 
 
 def assert_same_training(ours: Path, theirs: Path, *, rows: bool = True, iterations: tuple[int, ...] = (0, 1, 2)) -> None:
@@ -160,11 +150,14 @@ def test_the_recorder_goes_on_after_a_full_disk(recorded: list[Path], run: Run, 
         return step(self, closure)
 
     monkeypatch.setattr(FirstOrder, "step", counted)
-    path = run(CASES[0])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        path = run(CASES[0])
+    texts = [str(item.message) for item in said if "the disk is full" in str(item.message)]
+    assert sum("recording goes on" in text for text in texts) == 1
+    assert not any("recording stopped" in text for text in texts)
     assert RunStore.open(path).status().state == "finished"
     assert frame(path, "metrics").shape == frame(recorded[0], "metrics").shape
-    if len(frame(path, "updates")) < len(frame(recorded[0], "updates")):
-        pytest.xfail("a refused flush inside `append` ends the recording, though the store keeps the rows")
     assert frame(path, "updates").equals(frame(recorded[0], "updates"))
 
 

@@ -29,7 +29,7 @@ def start(seed: int = 0) -> torch.nn.Parameter:
 
 
 def test_the_rules_are_found() -> None:
-    assert updates.names() == ["first_order"]
+    assert updates.names() == ["extrapolate", "first_order", "forward_gradient", "mezo", "zopro", "zopro_adaptive"]
     assert updates.find("first_order").name == "first_order"
     with pytest.raises(KeyError):
         updates.find("base")
@@ -46,7 +46,7 @@ def test_adamw_by_hand(clip: float) -> None:
         metrics = rule.step(lambda: ((w**3).sum() / 3, {"mine": 7.0}))
         g = x**2
         norm = np.linalg.norm(g)
-        assert metrics == pytest.approx({"mine": 7.0, "loss": (x**3).sum() / 3, "grad_norm": norm, "lr": 0.05})
+        assert metrics == pytest.approx({"mine": 7.0, "loss": (x**3).sum() / 3, "grad_norm": norm, "lr": 0.05, "forwards": 1.0})
         g = g * min(1, clip / (norm + 1e-6)) if clip else g
         m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g**2
         x = x * (1 - 0.05 * 0.1) - 0.05 * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-8)

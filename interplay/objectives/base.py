@@ -57,6 +57,8 @@ class Objective:
     loss: Callable[[Outputs, Batch, Targets, Any], tuple[Tensor, Metrics]]
     #: (values_BT now, batch, targets, settings) -> loss; None for objectives without a critic
     critic_loss: Callable[[Tensor, Batch, Targets, Any], tuple[Tensor, Metrics]] | None = None
+    #: what has a loss of its own: a row, or all rows of a prompt or pair
+    unit: Literal["row", "group"] = "row"
 
 
 def masked_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:

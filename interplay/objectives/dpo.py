@@ -59,4 +59,4 @@ def loss(outputs: Outputs, batch: Batch, targets: Targets, settings: Settings) -
     }
 
 
-OBJECTIVE = Objective("dpo", "direct preference optimisation on judged pairs", "arXiv:2305.18290", "pairs", Settings, targets, loss)
+OBJECTIVE = Objective("dpo", "direct preference optimisation on judged pairs", "arXiv:2305.18290", "pairs", Settings, targets, loss, unit="group")

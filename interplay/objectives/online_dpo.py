@@ -26,4 +26,4 @@ def loss(outputs: Outputs, batch: Batch, targets: Targets, settings: Settings) -
     return value, {**metrics, "objective/kl": item(kl_B.mean()), "objective/scores": item(batch.scores_B.mean())}
 
 
-OBJECTIVE = Objective("online_dpo", "DPO on fresh completions ranked by the reward", "arXiv:2402.04792", "rollouts", Settings, dpo.targets, loss)
+OBJECTIVE = Objective("online_dpo", "DPO on fresh completions ranked by the reward", "arXiv:2402.04792", "rollouts", Settings, dpo.targets, loss, unit="group")

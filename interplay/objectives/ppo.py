@@ -4,12 +4,14 @@ Schulman et al. 2017 (arXiv 1707.06347), GAE of Schulman et al. 2016 (arXiv 1506
 RLHF form of Ziegler et al. 2019 (arXiv 1909.08593): the KL term is a reward on every token, the
 score arrives with the last one.
 
-    r_t     = -kl * (log pi_old - log pi_ref)_t + score * [t is the last token]
+    r_t     = -kl * (log pi_old - log pi_ref)_t + (score - mean score) * [t is the last token]
     delta_t = r_t + gamma V_{t+1} - V_t,   A_t = delta_t + gamma lambda A_{t+1},   G_t = A_t + V_t
     loss    = -mean_t min(w_t A_t, clip(w_t, 1 - clip, 1 + clip) A_t),   w_t = exp(log pi - log pi_old)_t
     critic  = 1/2 mean_t max((V_t - G_t)^2, (clip(V_t, V_old +- value_clip) - G_t)^2)
 
-A is whitened over the batch's tokens. TRL removed its PPO trainer in 1.13; this one is ours.
+A is whitened over the batch's tokens. The mean is that of the rollout batch: a Bradley-Terry reward model
+has no zero, and a score far from the critic's first values would teach the policy where tokens stand,
+not what they say (a negative one punishes last tokens, that is, ending). TRL removed its PPO trainer in 1.13; this one is ours.
 """
 
 from __future__ import annotations
@@ -30,15 +32,20 @@ class Settings:
     gamma: float = setting(1.0, "ppo", "discount of later rewards", above=0, high=1)
     gae_lambda: float = setting(0.95, "ppo", "lambda of generalised advantage estimation", low=0, high=1)
     value_clip: float = setting(0.2, "ppo", "values may move this far from the rollout's in the critic's loss", above=0)
-    value_learning_rate: float = setting(1e-3, "ppo", "AdamW step size of the critic", above=0)
+    value_learning_rate: float = setting(1e-4, "ppo", "AdamW step size of the critic", above=0)
     entropy: float = setting(0.0, "ppo", "weight of an entropy bonus", low=0)
 
 
+def centred(scores_B: Tensor) -> Tensor:
+    """Scores around their mean; a single score stays as it is, since its distance from itself says nothing."""
+    return scores_B - scores_B.mean() if len(scores_B) > 1 else scores_B
+
+
 def token_rewards(batch: Batch, settings: Settings) -> Tensor:
-    """The KL term on every token and the score on the last one, shape B x T."""
+    """The KL term on every token and the centred score on the last one, shape B x T."""
     rewards_BT = -settings.kl * (batch.old_BT - batch.reference_BT) * batch.mask_BT
     last_B = batch.mask_BT.sum(-1).long().clamp(min=1) - 1
-    return rewards_BT.scatter_add(1, last_B[:, None], batch.scores_B[:, None].to(rewards_BT.dtype))
+    return rewards_BT.scatter_add(1, last_B[:, None], centred(batch.scores_B)[:, None].to(rewards_BT.dtype))
 
 
 def advantages(rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gamma: float, gae_lambda: float) -> Tensor:
@@ -58,7 +65,12 @@ def advantages(rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gamma: fl
 def whiten(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Zero mean and unit variance over the masked tokens."""
     centred_BT = values_BT - masked_mean(values_BT, mask_BT)
-    return centred_BT * (masked_mean(centred_BT**2, mask_BT) + 1e-8).rsqrt() * mask_BT
+    return centred_BT * (variance(values_BT, mask_BT) + 1e-8).rsqrt() * mask_BT
+
+
+def variance(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Variance over the masked tokens."""
+    return masked_mean((values_BT - masked_mean(values_BT, mask_BT)) ** 2, mask_BT)
 
 
 def targets(batch: Batch, settings: Settings) -> Targets:
@@ -90,9 +102,8 @@ def critic_loss(values_BT: Tensor, batch: Batch, targets: Targets, settings: Set
     near_BT = old_BT + (values_BT - old_BT).clamp(-settings.value_clip, settings.value_clip)
     error_BT = torch.maximum((values_BT - returns_BT) ** 2, (near_BT - returns_BT) ** 2)
     value = 0.5 * masked_mean(error_BT, batch.mask_BT)
-    spread = masked_mean((returns_BT - masked_mean(returns_BT, batch.mask_BT)) ** 2, batch.mask_BT)
-    residual = masked_mean((returns_BT - old_BT) ** 2, batch.mask_BT)
-    explained = {"value/explained_variance": item(1 - residual / spread)} if spread > 0 else {}
+    spread = variance(returns_BT, batch.mask_BT)
+    explained = {"value/explained_variance": item(1 - variance(returns_BT - old_BT, batch.mask_BT) / spread)} if spread > 0 else {}
     return value, {"loss/value_avg": item(value), "value/mean": item(masked_mean(values_BT, batch.mask_BT)), **explained}
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from interplay.updates._zeroth import peak_memory
 from interplay.updates.base import Plan, Stepper, UpdateRule
 
-__all__ = ["Plan", "Stepper", "UpdateRule", "find", "names"]
+__all__ = ["Plan", "Stepper", "UpdateRule", "find", "names", "peak_memory"]
 
 
 def names() -> list[str]:

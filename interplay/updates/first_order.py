@@ -15,7 +15,7 @@ from torch import Tensor
 from interplay.config import setting
 from interplay.errors import DivergedError
 from interplay.objectives.base import Metrics
-from interplay.updates.base import Closure, Plan, UpdateRule
+from interplay.updates.base import Closure, Plan, Simple, UpdateRule
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,28 @@ def factor(schedule: str, warmup: int, updates: int, done: int) -> float:
     """Share of the learning rate after `done` updates: linear warm-up, then the schedule down to 0."""
     if done < warmup:
         return (done + 1) / warmup
-    progress = (done - warmup) / max(updates - warmup, 1)
+    progress = min((done - warmup) / max(updates - warmup, 1), 1.0)
     return {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[schedule]
 
 
-class FirstOrder:
+class FirstOrder(Simple):
     """AdamW at work on one role's parameters."""
 
     def __init__(self, parameters: Sequence[Tensor], plan: Plan, settings: Settings) -> None:
         config = plan.config
         self.parameters = list(parameters)
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            self.parameters, lr=plan.learning_rate, betas=(settings.beta1, settings.beta2), weight_decay=config.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=plan.learning_rate, betas=(settings.beta1, settings.beta2), weight_decay=config.weight_decay)
         self.plan, self.clip_norm = plan, config.clip_norm
+        self.earlier = 0  # steps of the run that this one started from: they count for the moments, not for the schedule
 
     @property
     def done(self) -> int:
-        """Steps so far, as AdamW's own state counts them: a resumed run goes on where it was."""
+        """Steps of this run, as AdamW's own state counts them: a resumed run goes on where it was."""
+        return self.steps - self.earlier
+
+    @property
+    def steps(self) -> int:
+        """Steps behind AdamW's moments."""
         return max((int(entry["step"]) for entry in self.optimizer.state.values()), default=0)
 
     def _set_rate(self) -> float:
@@ -66,7 +70,7 @@ class FirstOrder:
         if not torch.isfinite(norm):
             raise DivergedError(f"the gradient norm is {float(norm)} at learning rate {rate:g}; lower --learning-rate, or use --dtype float32")
         self.optimizer.step()
-        return {**metrics, "loss": float(loss.detach()), "grad_norm": float(norm), "lr": float(rate)}
+        return {**metrics, "loss": float(loss.detach()), "grad_norm": float(norm), "lr": float(rate), "forwards": 1.0}
 
 
 RULE = UpdateRule("first_order", "AdamW on the gradient", "arXiv:1711.05101", Settings, FirstOrder)

@@ -1,0 +1,259 @@
+"""What zeroth-order rules share: probing a loss along directions, an optimiser that moves along them, and the record.
+
+SPSA (Spall 1992; MeZO, arXiv 2305.17333): with the loss at theta + e z and theta - e z,
+
+    slope = (L+ - L-) / (2 e),      theta <- theta - rate * mean over K directions of slope * z
+
+Adding and subtracting drifts. Here theta comes back bit for bit: probes of adapters share one forward pass
+as stacked copies (`stacked.py`) or are built from a kept copy, and probes of all parameters perturb each
+module while it runs (`streaming.py`).
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interplay import stacked
+from interplay.directions import Direction, Guides, Space
+from interplay.errors import DivergedError
+from interplay.objectives.base import Metrics
+from interplay.streaming import Scratch, streamed
+from interplay.updates import _gradient
+from interplay.updates.base import Closure, Evaluated, Plan
+from interplay.updates.first_order import factor
+
+
+class Along(torch.optim.Optimizer):
+    """theta <- theta + sum of coefficient * direction. The recorder listens to its `step`."""
+
+    def __init__(self, space: Space, rate: float) -> None:
+        super().__init__(space.parameters, {"lr": rate})
+        self.space = space
+        self.moves: list[tuple[float, Direction]] = []
+        self.decay = 0.0  # share of theta that the next step takes away
+
+    @property
+    def done(self) -> int:
+        """Steps so far; kept in the state, so that a resumed run goes on where it was."""
+        return int(self.state[self.space.parameters[0]].get("step", torch.zeros(())))
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override] # nothing to evaluate here
+        del closure
+        if self.decay:
+            self.space.theta_N.mul_(1 - self.decay)
+        for coefficient, direction in self.moves:
+            direction.add(coefficient, self.space.theta_N, self.space.theta_N)
+        self.moves = []
+        self.state[self.space.parameters[0]]["step"] = torch.tensor(float(self.done + 1))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Two values of the loss along one direction."""
+
+    direction: Direction
+    reach: float  # e, the factor of z
+    plus: Evaluated
+    minus: Evaluated
+
+    @property
+    def slope(self) -> float:
+        """Finite difference along z. One host synchronisation."""
+        return float(self.plus.loss - self.minus.loss) / (2 * self.reach)
+
+    @property
+    def signal_to_noise(self) -> float | None:
+        """|mean| over standard error of the units' differences; None for a single unit."""
+        difference_U = (self.plus.units_U - self.minus.units_U).double()
+        if len(difference_U) < 2:
+            return None
+        error = float(difference_U.std() / len(difference_U) ** 0.5)
+        return abs(float(difference_U.mean())) / error if error > 0 else None
+
+
+class Prober:
+    """Evaluates the loss on both sides of theta along directions, and puts theta back."""
+
+    def __init__(self, space: Space, model: torch.nn.Module | None, *, together: bool) -> None:
+        self.space = space
+        self._kept_N: Tensor | None = None
+        self.model = model
+        adapters = stacked.places(model, space) if model is not None else None
+        self.where = adapters if together else None
+        self.scratch = Scratch(space, model) if model is not None and adapters is None else None
+        self._stack_GN: Tensor | None = None
+
+    @torch.no_grad()
+    def probe(self, closure: Closure, directions: Sequence[Direction], reaches: Sequence[float]) -> list[Probe]:
+        """Both values along every direction."""
+        self.space.hold()
+        if self.where is not None:
+            return self._together(closure, directions, reaches)
+        if self.scratch is not None:
+            return [Probe(z, e, *(self._streamed(closure, z, sign * e) for sign in (1, -1))) for z, e in zip(directions, reaches, strict=True)]
+        if self._kept_N is None:
+            self._kept_N = torch.empty_like(self.space.theta_N)
+        self._kept_N.copy_(self.space.theta_N)
+        try:
+            return [self._alone(closure, z, e) for z, e in zip(directions, reaches, strict=True)]
+        finally:
+            self.space.theta_N.copy_(self._kept_N)
+
+    def _streamed(self, closure: Closure, z: Direction, scale: float) -> Evaluated:
+        """All parameters: each module is perturbed while it runs; theta is never written."""
+        assert self.scratch is not None
+        with streamed(self.scratch, scale, z):
+            return closure.evaluate()[0]
+
+    def _alone(self, closure: Closure, z: Direction, reach: float) -> Probe:
+        assert self._kept_N is not None
+        values = []
+        for sign in (1, -1):
+            z.add(sign * reach, self._kept_N, self.space.theta_N)
+            values += closure.evaluate()
+        return Probe(z, reach, *values)
+
+    def _together(self, closure: Closure, directions: Sequence[Direction], reaches: Sequence[float]) -> list[Probe]:
+        """2 K adapters in one pass; theta itself is never written."""
+        assert self.where is not None
+        count = 2 * len(directions)
+        if self._stack_GN is None or len(self._stack_GN) != count:
+            self._stack_GN = torch.zeros(count, self.space.segments.length, device=self.space.theta_N.device)
+        for number, (z, reach) in enumerate(zip(directions, reaches, strict=True)):
+            z.add(reach, self.space.theta_N, self._stack_GN[2 * number])
+            z.add(-reach, self.space.theta_N, self._stack_GN[2 * number + 1])
+        with stacked.stacked(self.space, self.where, self._stack_GN):
+            values = closure.evaluate(count)
+        return [Probe(z, e, *values[2 * i : 2 * i + 2]) for i, (z, e) in enumerate(zip(directions, reaches, strict=True))]
+
+
+class ZerothOrder:
+    """A rule that draws K directions for every update, probes both sides, and steps along them."""
+
+    def __init__(self, parameters: Sequence[Tensor], plan: Plan, settings: Any) -> None:
+        self.plan, self.settings = plan, settings
+        self.names = plan.names or tuple(f"parameter {i}" for i in range(len(parameters)))
+        self.space = Space(self.names, parameters)
+        self.optimizer = Along(self.space, plan.learning_rate)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"zeroth": self.optimizer}
+        self.prober = Prober(self.space, plan.model, together=settings.together)
+        self.recent: list[list[tuple[float, Direction]]] = []
+        self.seed = plan.config.stream_seed("perturbation")
+
+    def guide(self, guides: Guides | None) -> None:
+        """Rules that sample blindly need to know nothing."""
+
+    def directions(self, draw: int, count: int) -> list[Direction]:
+        """The K directions of an update; `draw` is the number of the first."""
+        raise NotImplementedError
+
+    @property
+    def rate(self) -> float:
+        config = self.plan.config
+        share: float = factor(config.schedule, config.warmup, self.plan.updates, self.optimizer.done)
+        return self.plan.learning_rate * share
+
+    @property
+    def progress(self) -> float:
+        """Share of the planned updates that are done."""
+        return min(self.optimizer.done / max(self.plan.updates, 1), 1.0)
+
+    def reach(self, z: Direction) -> float:
+        """e such that e z has the wanted norm: a share of |theta|, or a length of its own."""
+        wanted = self.settings.epsilon
+        if self.settings.relative:
+            wanted *= float(self.space.theta_N.norm())
+        if wanted == 0:
+            raise DivergedError("all trained weights are zero, so a probe relative to them has no length; use --set relative=false")
+        return float(wanted) / z.norm
+
+    def step(self, closure: Closure) -> Metrics:
+        """Draw, probe, check, move."""
+        self.space.hold()
+        count = self.settings.directions
+        drawn = self.directions(self.optimizer.done * count, count)
+        probes = self.prober.probe(closure, drawn, [self.reach(z) for z in drawn])
+        slopes = average([probe.slope for probe in probes], self.space.theta_N.device)
+        self._refuse_nonsense(slopes)
+        extra = self.measured(closure, drawn[0], self.alpha)
+        rate, told = self.rate, self.described(probes, slopes)
+        self.move([(-rate * slope / count, z) for slope, z in zip(self.taken(slopes), drawn, strict=True)])
+        return {**probes[0].plus.metrics, **told, **extra, "forwards": 2.0 * count, "lr": rate}
+
+    def measured(self, closure: Closure, z: Direction, alpha: float | None) -> Metrics:
+        """Every so many updates, what a backward pass says of z and of what guides it."""
+        if not self.settings.measure or self.optimizer.done % self.settings.measure:
+            return {}
+        recent = [displacement(self.space, moves) for moves in self.recent]
+        return _gradient.measure(self.space, closure, z, self.previous_N, alpha, recent)
+
+    #: weight of the previous update and the update itself, in rules that have them
+    alpha: float | None = None
+    previous_N: Tensor | None = None
+
+    def taken(self, slopes: list[float]) -> list[float]:
+        """The slopes that are acted on."""
+        return slopes
+
+    def move(self, moves: list[tuple[float, Direction]]) -> None:
+        """Step along the directions; the last few updates are kept as what made them."""
+        self.recent = [*self.recent, moves][-RECENT:]
+        self.optimizer.moves, self.optimizer.decay = list(moves), self.rate * self.plan.config.weight_decay
+        self.optimizer.step()
+
+    def _refuse_nonsense(self, slopes: list[float]) -> None:
+        for slope in slopes:
+            if not torch.isfinite(torch.tensor(slope)):
+                raise DivergedError(f"the slope along a direction is {slope} at learning rate {self.rate:g}; lower --learning-rate, or --set epsilon")
+
+    def described(self, probes: list[Probe], slopes: list[float]) -> Metrics:
+        """What every zeroth-order update records; means over its K directions."""
+        values: dict[str, list[float | None]] = {
+            "loss": [float(p.plus.loss + p.minus.loss) / 2 for p in probes],
+            "zo/slope": list(slopes),
+            "zo/loss_plus": [float(p.plus.loss) for p in probes],
+            "zo/loss_minus": [float(p.minus.loss) for p in probes],
+            "zo/signal_to_noise": [p.signal_to_noise for p in probes],
+            "zo/cos_previous": [p.direction.cos_previous for p in probes],
+            "zo/cos_reward": [p.direction.cos_reward for p in probes],
+            "zo/norm": [p.direction.norm for p in probes],
+            "zo/epsilon": [p.reach * p.direction.norm for p in probes],
+        }
+        known = {name: [v for v in row if v is not None] for name, row in values.items()}
+        return {name: sum(row) / len(row) for name, row in known.items() if row}
+
+
+RECENT = 4  # updates whose span is measured
+
+
+def displacement(space: Space, moves: list[tuple[float, Direction]]) -> Tensor:
+    """What an update added to theta, as a flat vector."""
+    made_N = torch.zeros_like(space.theta_N)
+    for coefficient, z in moves:
+        z.add(coefficient, made_N, made_N)
+    return made_N
+
+
+def average(values: list[float], device: torch.device | None = None) -> list[float]:
+    """Means over the processes of a distributed run, which all draw the same directions."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(total)
+    return [float(x) for x in total / torch.distributed.get_world_size()]
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory so far in bytes: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
