@@ -56,7 +56,10 @@ def pick_run(runs: Sequence[RunSummary]) -> RunSummary | None:
     names = [summary.run for summary in runs]
     if not names:
         return None
-    chosen = st.selectbox("Run", names, key="run", bind="query-params", label_visibility="collapsed")
+    if "run" not in st.session_state and "run" not in st.query_params:
+        st.session_state["run"] = st.query_params["run"] = names[0]
+    # No default: a default is left out of the URL, and the newest run of today is another one tomorrow.
+    chosen = st.selectbox("Run", names, index=None, required=True, key="run", bind="query-params", label_visibility="collapsed")
     return loading.find(chosen or names[0], list(runs))
 
 

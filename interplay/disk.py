@@ -82,6 +82,13 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
+def tidy(folder: Path) -> None:
+    """Remove what a killed writer left half-written directly in `folder`. Only for who holds the writer lock."""
+    for left in folder.glob(f".*{TEMPORARY}"):
+        if not left.is_dir():
+            remove(left)
+
+
 def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
     """Replace `path` by JSON. `durable=False` saves the fsync for files that are rewritten every second."""
     aside = temporary(path)

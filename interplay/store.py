@@ -123,6 +123,7 @@ class RunStore(RunReader):
         disk.write_json(self.path / RUN, self.info.to_json())  # last: a folder with run.json is a run
 
     def _take_over(self) -> None:
+        disk.tidy(self.path)
         for stream, parts in self._parts.items():
             (self.path / stream).mkdir(exist_ok=True)
             parts.set_aside()

@@ -632,6 +632,7 @@ def test_a_listing_torn_by_a_merge_is_not_believed(path: Path, monkeypatch: pyte
 def test_foreign_files_are_ignored_and_links_refused(three_parts: Path, tmp_path: Path) -> None:
     folder = three_parts / "updates"
     (folder / ".a1-0.123.tmp").write_bytes(b"half")
+    (three_parts / ".status.json.123.tmp").write_text("{")  # a writer killed between two lines
     (folder / "notes.txt").write_text("mine")
     (folder / "mine.parquet").write_bytes(b"no parquet")
     part = parts_of(three_parts)[0]
@@ -642,6 +643,7 @@ def test_foreign_files_are_ignored_and_links_refused(three_parts: Path, tmp_path
     assert "symbolic link" in store.problems()[0]
     RunStore.open(three_parts, write=True).close("interrupted")
     assert sorted(file.name for file in folder.iterdir() if not file.name.startswith("a001")) == ["mine.parquet", "notes.txt"]
+    assert not list(three_parts.glob(".*.tmp"))
 
 
 def test_a_linked_stream_folder_is_refused(three_parts: Path, tmp_path: Path) -> None:

@@ -36,7 +36,14 @@ def test_runs_lists_and_links(tab: Watched) -> None:
     assert page.get_by_role("heading", name="finished").is_visible()
     page.get_by_test_id("stPageLink").get_by_role("link").click()
     page.wait_for_url("**/replay?run=finished*")
-    _drawn(page)
+    _drawn(page, 7)
+    tab.settle()
+    assert "run=finished" in page.url  # although it is the first in the list
+
+
+def test_the_url_names_the_run_that_was_shown_unasked(tab: Watched) -> None:
+    page = tab.open("/replay")
+    page.wait_for_url("**/replay?run=finished*")
 
 
 def test_train_shows_the_command(tab: Watched) -> None:
