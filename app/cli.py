@@ -11,13 +11,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from app import engine
 from interplay import __version__
-from interplay.config import Parser, RunConfig, add_arguments, chosen_settings, given
+from interplay.compare import BUDGET
+from interplay.config import Parser, RunConfig, add_arguments, chosen_settings, field_name, given
 from interplay.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, ConfigError, InterplayError, allowed, nearest
 
 #: Read by C libraries when a process starts, so they cannot be set later. glibc returns every large
@@ -105,10 +107,11 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _config(arguments: argparse.Namespace) -> RunConfig:
+def _config(arguments: argparse.Namespace, defaults: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
+    """What was typed, over the YAML file, over `defaults`."""
     typed = given(arguments)
     if not arguments.config:
-        return RunConfig.from_mapping(_taken_over(typed), source="the command line")
+        return RunConfig.from_mapping({**defaults, **_taken_over(typed)}, source="the command line")
     path = Path(arguments.config)
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
@@ -120,13 +123,14 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config is {arguments.config!r}, which cannot be read as UTF-8 text: {error}; save it as UTF-8") from error
-    return RunConfig.from_yaml(text, source=str(path), fill=_taken_over, **typed)
+    return RunConfig.from_yaml(text, source=str(path), fill=lambda found: {**defaults, **_taken_over(found)}, **typed)
 
 
 def _taken_over(typed: dict[str, Any]) -> dict[str, Any]:
     """A run that starts from another has its task, data, model and lengths, unless others are typed."""
-    earlier = Path(str(typed.get("start_from", typed.get("start-from", ""))) or ".") / "run.json"
-    if not earlier.is_file():
+    start = {field_name(key): value for key, value in typed.items()}.get("start_from")
+    earlier = Path(str(start)) / "run.json"
+    if start is None or not earlier.is_file():
         return typed  # the engine says what is wrong with it
     from interplay.store import RunStore
 
@@ -168,20 +172,20 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add("--methods", metavar="A,B,C", help="methods to compare; the others are held against the first")
     add("--seeds", metavar="N", default="3", help="how many seeds (3 means seeds 0, 1, 2), or a list such as 3,5,8 (default 3)")
     add("--out", metavar="DIR", help="folder of the comparison; default: runs/compare-TIME")
-    add("--for", dest="overrides", action="append", metavar="METHOD:KEY=VALUE", help="a setting of one method only; may be given more than once")
+    add("--for", dest="overrides", action="append", metavar="METHOD:KEY=VALUE", help="a setting of one method only, or of `warm`; may be given more than once")
     add("--controls", metavar="A,B", help="methods that need not keep to the common budget, or none (default extrapolate)")
     add("--warm", metavar="METHOD", default="rloo", help="method of a first iteration that all rows start from, or none (default rloo)")
     add("--plan-only", action="store_true", help="print the plan and start nothing")
     add("--table-only", action="store_true", help="print the table of what is finished in --out and start nothing")
     add("--config", metavar="FILE", help="YAML file with the same keys as the flags that all rows share; flags win")
-    add_arguments(parser, leave_out=("method", "seed", "out"))
+    add_arguments(parser, leave_out=("method", "seed", "out"), defaults=BUDGET)
     parser.set_defaults(run=_compare)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from app import compare
 
-    return compare.run(arguments, _config(arguments))
+    return compare.run(arguments, _config(arguments, BUDGET))
 
 
 # --- looking at runs -----------------------------------------------------------------------------------

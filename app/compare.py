@@ -55,7 +55,7 @@ def _plan(arguments: argparse.Namespace, shared: RunConfig) -> Plan:
     _refuse_single(shared)
     methods = compare.parse_names("--methods", arguments.methods)
     warm = None if arguments.warm == "none" or shared.start_from else arguments.warm
-    known = [*methods, *([warm] if warm else [])]
+    known = [*methods, *([warm, compare.WARM] if warm else [])]
     out = Path(arguments.out or f"runs/compare-{time.strftime('%Y%m%d-%H%M%S')}")
     dtype = "float32" if shared.dtype == "auto" else shared.dtype  # one base for all rows, precise enough for differences of losses
     return compare.plan(

@@ -22,6 +22,8 @@ from interplay.errors import ConfigError, StoreError, allowed, nearest
 from interplay.reading import RUN, RunReader, read_info
 
 PLAN, LOCK, LOGS, WARM = "plan.json", "compare.lock", "logs", "warm"
+#: What a row spends unless it is typed: one iteration, since a warm start has made the one before, and few judged pairs, which change no row's own updates.
+BUDGET: Mapping[str, Any] = {"iterations": 1, "updates": 12, "pairs": 16, "heldout_pairs": 8}
 #: Methods that spend less on purpose: they show what a method adds to doing next to nothing.
 CONTROLS = frozenset({"extrapolate"})
 #: One budget, and the same texts under the same judge: what must be equal in all rows but the controls.
@@ -128,7 +130,8 @@ def _starting_from(config: RunConfig, run: str | None) -> RunConfig:
 
 
 def _warm_up(shared: RunConfig, method: str, seed: int, out: Path, overrides: Overrides) -> Row:
-    row = _row(shared, method, seed, out, overrides, False)
+    own = {**overrides.get(method, {}), **overrides.get(WARM, {})}
+    row = _row(shared, method, seed, out, {method: own}, False)
     return Row(WARM, method, seed, row.config.with_(iterations=1, out=str(out / WARM)))
 
 

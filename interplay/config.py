@@ -13,6 +13,7 @@ import math
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from interplay.errors import ConfigError, allowed, nearest
@@ -141,7 +142,7 @@ class RunConfig:
         known = {item.name for item in fields(cls)}
         values: dict[str, Any] = {}
         for key, value in raw.items():
-            name = str(key).replace("-", "_")
+            name = field_name(key)
             if name not in known:
                 raise ConfigError(f"unknown key {key!r} in {source}{nearest(name, known)} (`interplay train --help` lists all)")
             values[name] = _convert(name, value)
@@ -265,8 +266,14 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (`{self.prog} --help` lists all)")
 
 
-def add_arguments(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()) -> None:
-    """One flag for each field of `RunConfig` but those left out, in its groups, with the help that stands at the field."""
+def field_name(key: object) -> str:
+    """The field that a key of a YAML file means: `reward-updates`, `reward_updates`, `from`."""
+    name = str(key).replace("-", "_")
+    return "start_from" if name == "from" else name
+
+
+def add_arguments(parser: argparse.ArgumentParser, leave_out: Collection[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """One flag for each field of `RunConfig` but those left out, in its groups, with the help that stands at the field; `defaults` are shown in place of its own."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for item in fields(RunConfig):
         if item.name in leave_out:
@@ -279,7 +286,8 @@ def add_arguments(parser: argparse.ArgumentParser, leave_out: Collection[str] = 
         elif item.type == "bool":
             group.add_argument(flag(item.name), dest=item.name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
-            shown = "" if item.default is None else f" (default {item.default})"
+            default = defaults.get(item.name, item.default)
+            shown = "" if default is None else f" (default {default})"
             values = f": {allowed(meta['choices'])}" if meta["choices"] else ""
             group.add_argument(flag(item.name), dest=item.name, default=argparse.SUPPRESS, metavar=item.name.split("_")[-1].upper(), help=text + values + shown)
 

@@ -77,20 +77,15 @@ class Evaluator:
         return Score(metrics, sequences, gold_B, proxy_B, kl_B)
 
     def _divergence(self, models: Models, sequences: Sequences) -> tuple[list[float], float]:
-        kl_B: list[float] = []
-        entropies: list[float] = []
-        for start in range(0, len(sequences.texts), 32):
-            part = sequences.rows(start, start + 32)
-            ours_BT, entropy_BT = rollouts.scored(models.policy, part, self.config.temperature)
-            theirs_BT = self._under_reference(models, part)
-            kl_B += ((ours_BT - theirs_BT) * part.mask_BT).sum(-1).tolist()
-            entropies += entropy_BT[part.mask_BT].tolist()
-        return kl_B, fmean(entropies)
+        """KL to the reference of each completion, and the mean entropy over tokens."""
+        ours_BT, entropy_BT = rollouts.scored_alike(models.policy, sequences, self.config.temperature)
+        kl_B: list[float] = ((ours_BT - self._under_reference(models, sequences)) * sequences.mask_BT).sum(-1).tolist()
+        return kl_B, float(entropy_BT[sequences.mask_BT].mean())
 
     def _under_reference(self, models: Models, sequences: Sequences) -> Tensor:
         """Log-probabilities under the reference, made like the policy's, so that two equal models give equal numbers."""
         with rollouts.reference(models) as model:
-            return rollouts.scored(model, sequences, self.config.temperature)[0]
+            return rollouts.scored_alike(model, sequences, self.config.temperature)[0]
 
     def _proxy(self, models: Models, sequences: Sequences) -> list[float] | None:
         if models.reward is None or self.frozen is None:
@@ -125,7 +120,7 @@ class Evaluator:
         return {**found, "reward_model_accuracy": fmean(hits)} if hits else found
 
     def _margins(self, models: Models, sequences: Sequences, start: int) -> Tensor:
-        ours_BT, _ = rollouts.scored(models.policy, sequences, self.config.temperature)
+        ours_BT, _ = rollouts.scored_alike(models.policy, sequences, self.config.temperature)
         if start not in self._reference:
             self._reference[start] = self._under_reference(models, sequences)
         theirs_BT = self._reference[start]

@@ -89,7 +89,8 @@ class _Model:
         return [vote for start in range(0, len(candidates), 8) for vote in self._votes(candidates[start : start + 8])]
 
     def _votes(self, candidates: Sequence[Candidate]) -> list[float]:
-        from interplay.rollouts import positions, reference
+        from interplay.passes import positions
+        from interplay.rollouts import reference
 
         asked = [[{"role": "user", "content": _QUESTION.format(prompt=c.prompt.text, first=c.first, second=c.second)}] for c in candidates]
         texts = [self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in asked]

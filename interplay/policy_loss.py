@@ -39,7 +39,7 @@ class PolicyLoss:
     def evaluate(self, copies: int = 1) -> list[Evaluated]:
         """Values without a graph; with `copies`, of as many stacked adapters, in one pass."""
         sequences = self.sequences if copies == 1 else self.sequences.take(torch.arange(len(self.sequences.texts)).repeat(copies))
-        logprobs_BT, entropy_BT = rollouts.scored(self.model, sequences, self.temperature)
+        logprobs_BT, entropy_BT = rollouts.scored(self.model, sequences, self.temperature, groups=copies)
         parts = zip(logprobs_BT.chunk(copies), entropy_BT.chunk(copies), strict=True)
         return [self._evaluated(Outputs(logprobs, entropy)) for logprobs, entropy in parts]
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interplay import passes
 from interplay.config import RunConfig
 from interplay.errors import ConfigError, DataError, DivergedError
 from interplay.models import Models
@@ -57,6 +58,21 @@ class Sequences:
     def rows(self, start: int, stop: int) -> Sequences:
         cut = {f.name: getattr(self, f.name)[start:stop] for f in fields(self)}
         return replace(self, **cut)
+
+    def trimmed(self) -> Sequences:
+        """Without the columns that are padding in every row."""
+        width = self.mask_BT.shape[1]
+        used_S, prompt = self.attention_BS.bool().any(0), self.ids_BS.shape[1] - width
+        first = int(used_S.int().argmax())
+        unused = width - max(int(self.lengths_B.max()), 1)
+        stop = prompt + width - unused
+        return replace(self, ids_BS=self.ids_BS[:, first:stop], attention_BS=self.attention_BS[:, first:stop], mask_BT=self.mask_BT[:, : width - unused])
+
+    def alike(self, rows: int) -> Iterator[tuple[Tensor, Sequences]]:
+        """At most `rows` rows at a time, those of like length together and trimmed, with their places: no pass is spent on padding."""
+        order_B = self.attention_BS.sum(-1).argsort(stable=True)
+        for index in order_B.split(rows):
+            yield index, self.take(index).trimmed()
 
 
 # --- prompts -> tokens -----------------------------------------------------------------------------
@@ -125,11 +141,9 @@ def sample(models: Models, prompts: Sequence[Prompt], config: RunConfig, *, comp
     attention_BP = _pad_left([[1] * len(row) for row in rows], 0)
     stops = sorted({models.tokenizer.eos_token_id, pad})
     with torch.no_grad(), seeded(seed, models.device), _finite_sampling():
-        ids_BS = models.policy.generate(
-            input_ids=prompt_BP.to(models.device),
-            attention_mask=attention_BP.to(models.device),
-            generation_config=_generation(config, stops, pad),
-        ).cpu()
+        told = passes.brief(models.policy, prompt_BP.to(models.device), attention_BP.to(models.device), 0)
+        begun = {name: told[name] for name in ("attention_mask", "past_key_values") if name in told}
+        ids_BS = models.policy.generate(input_ids=prompt_BP.to(models.device), **begun, generation_config=_generation(config, stops, pad)).cpu()
     answer_BT = ids_BS[:, prompt_BP.shape[1] :]
     mask_BT, finished_B = until_stop(answer_BT, stops)
     return _sequences(models, repeated, ids_BS, attention_BP, mask_BT, finished_B, len(prompts), completions)
@@ -218,11 +232,6 @@ def written_pairs(models: Models, pairs: Sequence[Pair], config: RunConfig) -> S
 # --- scoring ---------------------------------------------------------------------------------------
 
 
-def positions(attention_BS: Tensor) -> Tensor:
-    """Position of each token counted from the first one that is not padding."""
-    return (attention_BS.cumsum(-1) - 1).clamp(min=0)
-
-
 def token_logprobs(model: Any, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
     """log pi(token) and entropy of the next-token distribution, each B x T, float32.
 
@@ -230,13 +239,7 @@ def token_logprobs(model: Any, sequences: Sequences, temperature: float) -> tupl
     optimised is the one that sampled. The entropy carries no gradient.
     """
     width = sequences.mask_BT.shape[1]
-    logits_BTV = model(
-        input_ids=sequences.ids_BS,
-        attention_mask=sequences.attention_BS,
-        position_ids=positions(sequences.attention_BS),
-        logits_to_keep=width + 1,
-        use_cache=False,
-    ).logits[:, -width - 1 : -1]
+    logits_BTV = model(**passes.inputs(sequences.ids_BS, sequences.attention_BS), logits_to_keep=width + 1).logits[:, -width - 1 : -1]
     scaled_BTV = logits_BTV.float() / temperature
     all_BTV = scaled_BTV.log_softmax(-1)
     chosen_BT = all_BTV.gather(-1, sequences.ids_BS[:, -width:, None]).squeeze(-1)
@@ -250,20 +253,19 @@ def token_logprobs(model: Any, sequences: Sequences, temperature: float) -> tupl
 CHUNK = 64  # positions whose logits exist at one time
 
 
-def scored(model: Any, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
+def scored(model: Any, sequences: Sequences, temperature: float, *, groups: int = 1) -> tuple[Tensor, Tensor]:
     """What `token_logprobs` gives, without a graph and without the logits of all positions at once.
 
     The body runs once; the vocabulary matrix is applied to a few completion positions at a time. A model
-    that changes logits after that matrix (soft caps, scales) is scored the usual way.
+    that changes logits after that matrix (soft caps, scales) is scored the usual way. `groups`: as in `passes.brief`.
     """
     with torch.no_grad():
         whole = model.get_base_model() if hasattr(model, "get_base_model") else model
         if any(getattr(whole.config, name, None) not in (None, 1, 1.0) for name in _CHANGES_LOGITS):
             return token_logprobs(model, sequences, temperature)
         width = sequences.mask_BT.shape[1]
-        hidden_BSd = getattr(whole, whole.base_model_prefix)(
-            input_ids=sequences.ids_BS, attention_mask=sequences.attention_BS, position_ids=positions(sequences.attention_BS), use_cache=False
-        ).last_hidden_state
+        told = passes.brief(whole, sequences.ids_BS, sequences.attention_BS, width, groups=groups)
+        hidden_BSd = passes.body(whole)(**told).last_hidden_state
         kept_RD = hidden_BSd[:, -width - 1 : -1].flatten(0, 1)
         head, chosen_R = whole.get_output_embeddings(), sequences.ids_BS[:, -width:].flatten()
         parts = [_position_scores(head(rows), ids, temperature) for rows, ids in zip(kept_RD.split(CHUNK), chosen_R.split(CHUNK), strict=True)]
@@ -289,25 +291,27 @@ def reference(models: Models) -> Iterator[Any]:
         yield models.policy
 
 
+def scored_alike(model: Any, sequences: Sequences, temperature: float, *, rows: int = 16) -> tuple[Tensor, Tensor]:
+    """`scored` a few rows of like length at a time; both B x T, zero past the end of a row's piece."""
+    made = [sequences.mask_BT.new_zeros(sequences.mask_BT.shape, dtype=torch.float32) for _ in range(2)]
+    for index, part in sequences.alike(rows):
+        for whole_BT, piece_BT in zip(made, scored(model, part, temperature), strict=True):
+            whole_BT[index, : piece_BT.shape[1]] = piece_BT
+    return made[0], made[1]
+
+
 def reference_logprobs(models: Models, sequences: Sequences, temperature: float) -> Tensor:
     with torch.no_grad(), reference(models) as model:
         return token_logprobs(model, sequences, temperature)[0]
 
 
-def scores(model: Any, sequences: Sequences, *, rows: int = 32) -> Tensor:
+def scores(model: Any, sequences: Sequences, *, rows: int = 16) -> Tensor:
     """The reward model's score of each sequence, shape B, float32."""
-    parts = []
+    scores_B = torch.empty(len(sequences.texts), device=sequences.ids_BS.device)
     with torch.no_grad():
-        for start in range(0, len(sequences.texts), rows):
-            part = sequences.rows(start, start + rows)
-            logits = model(
-                input_ids=part.ids_BS,
-                attention_mask=part.attention_BS,
-                position_ids=positions(part.attention_BS),
-                use_cache=False,
-            ).logits
-            parts.append(logits.squeeze(-1).float())
-    scores_B = torch.cat(parts)
+        for index, part in sequences.alike(rows):
+            logits = model(**passes.brief(model, part.ids_BS, part.attention_BS, part.mask_BT.shape[1])).logits
+            scores_B[index] = logits.squeeze(-1).float()
     if not torch.isfinite(scores_B).all():
         raise DivergedError(_REWARD_DIVERGED)
     return scores_B
@@ -317,10 +321,5 @@ def values(critic: Any, sequences: Sequences, *, gradient: bool = False) -> Tens
     """The critic's value before each completion token, B x T, float32."""
     width = sequences.mask_BT.shape[1]
     with nullcontext() if gradient else torch.no_grad():
-        logits_BS1: Tensor = critic(
-            input_ids=sequences.ids_BS,
-            attention_mask=sequences.attention_BS,
-            position_ids=positions(sequences.attention_BS),
-            use_cache=False,
-        ).logits
+        logits_BS1: Tensor = critic(**passes.inputs(sequences.ids_BS, sequences.attention_BS)).logits
     return logits_BS1.squeeze(-1).float()[:, -width - 1 : -1] * sequences.mask_BT

@@ -163,7 +163,7 @@ BAD = [
     (["--methods", "rloo", "--seed", "1"], "unknown argument '--seed'; did you mean '--seeds'"),
     (["--methods", "rloo", "--for", "rloo"], "write METHOD:KEY=VALUE"),
     (["--methods", "rloo", "--for", "rlo:clip=1"], "did you mean 'rloo'"),
-    (["--methods", "rloo,dpo", "--for", "dpo:updates=9"], "updates is 9 for dpo but 6 for rloo"),
+    (["--methods", "rloo,dpo", "--for", "dpo:updates=9"], "updates is 9 for dpo but 12 for rloo"),
     (["--methods", "rloo,dpo", "--for", "dpo:learning_rat=1"], "--set learning_rat: dpo has no such setting"),
     (["--methods", "rloo,dpo", "--for", "dpo:learning-rate=fast"], "--learning-rate is 'fast'; it must be a number"),
     (["--methods", "rloo,dpo", "--set", "beta=0.1", "--warm", "none", "--controls", "none"], "--set "),

@@ -11,7 +11,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from interplay import models, rollouts
+from interplay import models, passes, rollouts
 from interplay.config import RunConfig
 from interplay.errors import ConfigError, DataError
 from interplay.models import Models
@@ -175,7 +175,7 @@ def test_values_and_scores_are_those_of_each_row_alone(loaded: Models) -> None:
 
 
 def test_positions_count_from_the_first_real_token() -> None:
-    assert rollouts.positions(torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2]]
+    assert passes.positions(torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2]]
 
 
 # --- random numbers --------------------------------------------------------------------------------
