@@ -273,7 +273,7 @@ def field_name(key: object) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser, leave_out: Collection[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """One flag for each field of `RunConfig` but those left out, in its groups, with the help that stands at the field; `defaults` are shown in place of its own."""
+    """One flag for each field of `RunConfig` but those left out, in its groups, with its own help; `defaults` are shown in place of its default."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for item in fields(RunConfig):
         if item.name in leave_out:
