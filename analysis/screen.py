@@ -104,7 +104,7 @@ def _numbers(values: Any) -> npt.NDArray[np.float32]:
 
 def _place(spec: FigureSpec, rows: pd.DataFrame) -> dict[str, Any]:
     axes = {"x": spec.x, "y": spec.y} | ({"z": spec.z} if spec.z else {})
-    return {letter: _numbers(rows[axis.column]) for letter, axis in axes.items()}
+    return {letter: [_safe(word) for word in rows[axis.column]] if axis.scale == "category" else _numbers(rows[axis.column]) for letter, axis in axes.items()}
 
 
 def _line(spec: FigureSpec, mark: Mark) -> list[Any]:
@@ -154,6 +154,19 @@ def _band(spec: FigureSpec, mark: Mark) -> list[Any]:
                 legendgroup=name,
                 showlegend=False,
             )
+        )
+    return traces
+
+
+def _interval(spec: FigureSpec, mark: Mark) -> list[Any]:
+    traces = []
+    for style, name, rows in _series(spec, mark):
+        colour, _, symbol = _STYLES[style % len(_STYLES)]
+        middle = _numbers(rows[spec.x.column])
+        whiskers = {"type": "data", "symmetric": False, "array": _numbers(rows["high"]) - middle, "arrayminus": middle - _numbers(rows["low"])}
+        marker = {"color": colour, "size": 10, "symbol": symbol}
+        traces.append(
+            go.Scatter(**_place(spec, rows), mode="markers", name=name, marker=marker, error_x=whiskers | {"color": colour, "thickness": 2, "width": 6})
         )
     return traces
 
@@ -243,7 +256,7 @@ def _hover(spec: FigureSpec, rows: pd.DataFrame, text: str | None = None) -> dic
     return {**label, "hovertemplate": f"%{{fullData.name}}<br>{spec.x.label} %{{x:.6g}}<br>%{{y:.4g}}<br>%{{text}}<extra></extra>" if label else None}
 
 
-_DRAW = {"line": _line, "band": _band, "points": _points, "heat": _heat, "bar": _bar}
+_DRAW = {"line": _line, "band": _band, "points": _points, "interval": _interval, "heat": _heat, "bar": _bar}
 
 
 # --- layout and cursor -------------------------------------------------------------------------

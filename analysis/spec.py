@@ -11,7 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
-MarkKind = Literal["line", "band", "points", "heat", "bar"]
+MarkKind = Literal["line", "band", "points", "interval", "heat", "bar"]
 Scale = Literal["linear", "log", "diverging", "category"]
 
 
@@ -34,6 +34,7 @@ class Mark:
     """One layer of the picture: the rows of `data` whose `layer` column says `layer`.
 
     line: x, y (and z), one per series. band: x, low, high. points: x, y (and z).
+    interval: x with whiskers from low to high, at y.
     heat: x, y and the colour axis. bar: x, y.
     """
 

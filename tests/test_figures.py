@@ -36,7 +36,7 @@ def _all(feed: Feed) -> list[FigureSpec]:
 
 
 def test_every_figure_is_registered_and_says_what_it_rests_on(feed: Feed) -> None:
-    assert set(figures.FIGURES) == {"reward_curve", "gold_curve", "kl_curve", "norm_heatmap", "cosine_heatmap", "trajectories"}
+    assert set(figures.FIGURES) >= {"reward_curve", "gold_curve", "kl_curve", "norm_heatmap", "cosine_heatmap", "trajectories"}
     for spec in _all(feed):
         assert spec.n > 0
         assert spec.runs == ("one",)

@@ -1,0 +1,70 @@
+"""The figures of a comparison: what each method changed, and how each differs from the first. Rows come from `comparison.compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.figures import figure
+from analysis.spec import Axis, FigureSpec, Mark
+
+_CHANGES = {
+    "proxy": ("Score of frozen reward model 0", "change on held-out prompts", "SD before training"),
+    "gold": ("Gold score", "change on held-out prompts", ""),
+}
+_METHOD = Axis("method", "", scale="category")
+_MARKS = (Mark("points", "seeds", strong=False), Mark("interval", "mean"))
+_OF = "Dots: seeds. Whiskers: 95 % interval of the mean over {seeds} seeds, Student's t. {more}"
+
+
+@figure
+def arms(runs: Sequence[Mapping[str, Any]], methods: Sequence[Mapping[str, Any]], *, judge: str = "proxy") -> FigureSpec:
+    """Change of one judge's score from the common start, for each method and seed."""
+    title, label, unit = _CHANGES[judge]
+    dots = pd.DataFrame([_dot(row["method"], row[judge], row["control"]) for row in runs])
+    means = pd.DataFrame([_mean(row["method"], row[judge], row["control"]) for row in methods])
+    more = "Seeds share their start and prompts, so this says nothing about other starts; compare methods by paired differences."
+    return _made("arms", title, dots, means, Axis("x", label, unit), more, [str(row["run"]) for row in runs])
+
+
+@figure
+def arm_differences(differences: Sequence[Mapping[str, Any]], *, judge: str = "proxy") -> FigureSpec:
+    """Each method minus the first, seed by seed on the same prompts."""
+    _, _, unit = _CHANGES[judge]
+    chosen = [row for row in differences if row["judge"] == judge]
+    dots = pd.DataFrame([_dot(row["method"], value, False) for row in chosen for value in row["by_seed"].values()])
+    means = pd.DataFrame([_mean(row["method"], row, False) for row in chosen])
+    first = str(chosen[0]["minus"]) if chosen else "the first method"
+    more = "An interval that holds zero shows no difference; it does not show that there is none."
+    return _made("arm_differences", f"Difference from {first}", dots, means, Axis("x", f"method minus {first}, same seed and prompts", unit), more, [])
+
+
+def _dot(method: str, value: float, control: bool) -> dict[str, Any]:
+    return {"layer": "seeds", "series": "seeds", "method": _named(method, control), "x": value}
+
+
+def _mean(method: str, found: Mapping[str, Any], control: bool) -> dict[str, Any]:
+    low, high = found["student"]
+    return {
+        "layer": "mean",
+        "series": "mean over seeds",
+        "method": _named(method, control),
+        "x": found["mean"],
+        "low": low,
+        "high": high,
+        "seeds": found["seeds"],
+    }
+
+
+def _named(method: str, control: bool) -> str:
+    return f"{method} (control)" if control else method
+
+
+def _made(name: str, title: str, dots: pd.DataFrame, means: pd.DataFrame, x: Axis, more: str, runs: Sequence[str]) -> FigureSpec:
+    columns = ["layer", "series", "method", "x", "low", "high", "seeds"]
+    data = pd.concat([dots, means], ignore_index=True).reindex(columns=columns).iloc[::-1].reset_index(drop=True)  # the first method on top
+    seeds = int(means["seeds"].max()) if len(means) else 0
+    alt = "; ".join(f"{row['method']} {row['x']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]" for _, row in means.iterrows())
+    return FigureSpec(name, title, data, _MARKS, x, _METHOD, _OF.format(seeds=seeds, more=more), f"{title}: {alt or 'nothing yet'}.", len(dots), tuple(runs))
