@@ -31,7 +31,7 @@ from benchmarks.recorder import machine
 from interplay.directions import Guides, Space, frame, guided, isotropic
 from interplay.noise import Kind
 from interplay.streaming import Scratch
-from interplay.updates._zeroth import Along
+from interplay.updates._moving import Along
 
 EPSILON, RATE, ALPHA = 1e-3, 1e-3, 0.9
 
@@ -230,7 +230,7 @@ def batched(rounds: int) -> dict[str, Any]:
 def _repeated(loss: Any, copies: int) -> Any:
     """The same loss on `copies` times the rows, with one adapter for all."""
     index = torch.arange(len(loss.batch.group_B)).repeat(copies)
-    return loss._rows(index)
+    return loss.rows(index)
 
 
 def memory(rounds: int) -> dict[str, Any]:
@@ -261,7 +261,7 @@ ALONE: dict[str, Callable[[], Callable[[], Any]]] = {"forward": _forward, "zerot
 
 def alone(name: str, rounds: int) -> None:
     """In a process of its own: the bytes at its peak."""
-    from interplay.updates import peak_memory
+    from interplay.usage import peak_memory
 
     work = ALONE[name]()
     for _ in range(rounds):

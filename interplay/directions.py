@@ -63,9 +63,10 @@ class Space:
         self.names, self.parameters = tuple(names), tuple(parameters)
         self.segments = Segments.of([parameter.numel() for parameter in parameters])
         self.theta_N = self.flat(dict(zip(names, parameters, strict=True)))
-        self._point()
+        self.point()
 
-    def _point(self) -> None:
+    def point(self) -> None:
+        """Point every tensor at its part of the buffer, whatever it points at."""
         for parameter, view in zip(self.parameters, self.views(self.theta_N), strict=True):
             parameter.data = view
 
@@ -90,10 +91,6 @@ class Space:
             if parameter.data_ptr() != view.data_ptr():
                 view.copy_(parameter.data)
                 parameter.data = view
-
-    def hold_views(self) -> None:
-        """Point every tensor at its part of the buffer again, whatever it points at."""
-        self._point()
 
     @property
     def count(self) -> int:

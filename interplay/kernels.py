@@ -23,7 +23,11 @@ from interplay import noise
 
 CHUNK = 32 * noise.BLOCK
 ALIGN = 16  # floats: tensors start at multiples of 64 bytes, where matrix products are fastest and always round alike
-SUMS = ("nn", "nv", "np")
+
+
+def aligned(size: int) -> int:
+    """Room for a tensor of `size` floats whose successor starts aligned."""
+    return -(-size // ALIGN) * ALIGN
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Segments:
     @staticmethod
     def of(sizes: list[int]) -> Segments:
         """Tensors of these sizes, each at an aligned start."""
-        padded = [-(-size // ALIGN) * ALIGN for size in sizes]
+        padded = [aligned(size) for size in sizes]
         starts = np.concatenate([[0], np.cumsum(padded)]).astype(np.int64)
         chunks = [(i, starts[i] + a, starts[i] + min(a + CHUNK, size)) for i, size in enumerate(sizes) for a in range(0, size, CHUNK)]
         return Segments(starts[:-1], np.array(sizes, np.int64), np.array(chunks, np.int64).reshape(-1, 3), int(starts[-1]))

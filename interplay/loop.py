@@ -36,7 +36,7 @@ from interplay.rollouts import Sequences
 from interplay.session import Report, Session, silent
 from interplay.store import RunStore
 from interplay.tasks import Pair, Prompt
-from interplay.updates import peak_memory
+from interplay.usage import peak_memory
 
 
 def train(config: RunConfig, *, report: Report = silent) -> Path:
@@ -319,20 +319,19 @@ def _permutation(session: Session, count: int, number: int, epoch: int) -> Any:
 
 def update(session: Session, experience: Experience, targets: Targets, index: Tensor) -> None:
     """One policy update, one critic update where there is a critic, and what is known of both."""
-    sequences = experience.sequences.take(index)
-    batch = experience.batch.rows(index)
-    cut = {name: value[index] for name, value in targets.items()}
-    objective, settings = session.method.objective, session.method.objective_settings
-
-    loss = PolicyLoss(session.models.policy, sequences, batch, cut, objective, settings, session.config.temperature)
+    method = session.method
+    whole = PolicyLoss(
+        session.models.policy, experience.sequences, experience.batch, targets, method.objective, method.objective_settings, session.config.temperature
+    )
+    loss = whole.rows(index)
     metrics = session.policy.step(loss)
     session.forwards += metrics.pop("forwards", 1.0)
     session.done += 1
     session.latest = {name: experience.shown[name] for name in ("reward", "kl")}
     totals = {"tokens": float(session.tokens), "seconds": session.seconds, "forwards": session.forwards, "peak_memory": peak_memory(session.models.device)}
     session.log("policy", {**experience.shown, **metrics, **totals})
-    if session.critic is not None and objective.critic_loss is not None:
-        _update_critic(session, sequences, batch, cut)
+    if session.critic is not None and method.objective.critic_loss is not None:
+        _update_critic(session, loss.sequences, loss.batch, loss.targets)
 
 
 def _update_critic(session: Session, sequences: Sequences, batch: Batch, targets: Targets) -> None:

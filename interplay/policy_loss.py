@@ -51,9 +51,10 @@ class PolicyLoss:
         if len(numbers) < 2:
             return None
         first_B = torch.isin(units_B, numbers[: len(numbers) // 2])
-        return self._rows(torch.nonzero(first_B).flatten()), self._rows(torch.nonzero(~first_B).flatten())
+        return self.rows(torch.nonzero(first_B).flatten()), self.rows(torch.nonzero(~first_B).flatten())
 
-    def _rows(self, index: Tensor) -> PolicyLoss:
+    def rows(self, index: Tensor) -> PolicyLoss:
+        """The same objective on some rows of the batch (a minibatch)."""
         cut = {name: value[index] for name, value in self.targets.items()}
         return replace(self, sequences=self.sequences.take(index), batch=self.batch.rows(index), targets=cut)
 

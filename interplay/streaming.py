@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from interplay.directions import Direction, Space
-from interplay.kernels import ALIGN
+from interplay.kernels import aligned
 
 
 class Scratch:
@@ -32,7 +32,7 @@ class Scratch:
         self.holds: tuple[nn.Module | None, int, float, Direction | None] = (None, 0, 0.0, None)
 
     def _size(self, module: nn.Module) -> int:
-        return sum(-(-parameter.numel() // ALIGN) * ALIGN for parameter, _ in self.owned.get(module, ()))
+        return sum(aligned(parameter.numel()) for parameter, _ in self.owned.get(module, ()))
 
     def _chain(self, module: nn.Module) -> int:
         """Most room that modules running inside one another take together."""
@@ -47,7 +47,7 @@ class Scratch:
             if self.holds != wanted:  # the vocabulary matrix, used for one chunk after another, is made once
                 z.add_tensor(s, scale, view_N)
             parameter.data = view_N.view(parameter.shape)
-            place += -(-parameter.numel() // ALIGN) * ALIGN
+            place += aligned(parameter.numel())
         self.open.append(place)
         self.holds = wanted
 
@@ -76,4 +76,4 @@ def streamed(scratch: Scratch, scale: float, z: Direction) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-        scratch.space.hold_views()
+        scratch.space.point()

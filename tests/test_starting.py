@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -199,18 +198,6 @@ MOMENTS = {
 }
 
 
-@pytest.fixture
-def memory_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The most memory so far is that of the whole process, not of a run."""
-    real = test_resume.plain
-    monkeypatch.setattr(test_resume, "plain", lambda run, stream: without_memory(real(run, stream)))
-
-
-def without_memory(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["name"] != "peak_memory"].reset_index(drop=True) if "name" in table else table
-
-
-@pytest.mark.usefixtures("memory_left_out")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_started_run_that_was_stopped_repeats_the_one_that_was_not(
     source: Path, zopro: Path, model: Path, prompts: Path, tmp_path: Path, moment: str

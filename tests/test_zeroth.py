@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -25,15 +24,6 @@ from interplay.updates.base import Evaluated
 from interplay.updates.zopro import SCHEDULES, weight
 
 probing = pytest.mark.parametrize("name", ["mezo", "zopro", "forward_gradient"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Starting numba's threads for a few numbers takes longer than the work."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
 
 
 # --- bowls -----------------------------------------------------------------------------------------

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -31,15 +28,6 @@ from tests import test_resume, tiny, training
 from tests.test_zeroth import Bowl, fitting, flat, hashed, named, probing, start, stepper, trained
 
 PROMPTS = [Prompt(text, text, ({"role": "user", "content": text},)) for text in ("hi", "a much longer question, is it not?", "what?")]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Starting numba's threads for a few numbers takes longer than the work."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
 
 
 # --- from update to update --------------------------------------------------------------------------
@@ -195,18 +183,6 @@ def test_every_objective_runs_under_every_rule(model: Path, prompts: Path, tmp_p
     assert any(delta.any() for delta in moved.values())
 
 
-@pytest.fixture
-def memory_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The most memory so far is that of the whole process, not of a run."""
-    real = test_resume.plain
-    monkeypatch.setattr(test_resume, "plain", lambda run, stream: without_memory(real(run, stream)))
-
-
-def without_memory(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["name"] != "peak_memory"].reset_index(drop=True) if "name" in table else table
-
-
-@pytest.mark.usefixtures("memory_left_out")
 @pytest.mark.parametrize("method", ["zopro", "mezo"])
 def test_a_run_that_was_stopped_goes_on_along_the_same_directions(model: Path, prompts: Path, tmp_path: Path, method: str) -> None:
     settings: dict[str, Any] = {**BRIEF, "updates": 2, "method": method, "schedule": "linear"}

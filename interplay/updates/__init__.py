@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from interplay.updates._zeroth import peak_memory
 from interplay.updates.base import Plan, Stepper, UpdateRule
 
-__all__ = ["Plan", "Stepper", "UpdateRule", "find", "names", "peak_memory"]
+__all__ = ["Plan", "Stepper", "UpdateRule", "find", "names"]
 
 
 def names() -> list[str]:

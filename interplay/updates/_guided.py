@@ -11,22 +11,10 @@ from torch import Tensor
 from interplay.config import setting
 from interplay.directions import Frame, Guides, frame
 from interplay.objectives.base import Metrics
-from interplay.updates._zeroth import ZerothOrder
+from interplay.updates._moving import Mover
 from interplay.updates.base import Closure, Plan
 from interplay.updates.first_order import FirstOrder
 from interplay.updates.first_order import Settings as FirstOrderSettings
-
-
-@dataclass(frozen=True)
-class Probing:
-    """Settings of every rule that takes differences."""
-
-    epsilon: float = setting(1e-3, "zeroth", "length of a probe: a share of the weights' norm, or with relative=false a norm", above=0)
-    relative: bool = setting(True, "zeroth", "epsilon is relative to the norm of the trained weights")
-    directions: int = setting(1, "zeroth", "directions K that are drawn, probed and averaged in each update", low=1)
-    noise: str = setting("gaussian", "zeroth", "elements of the random part", choices=("gaussian", "rademacher"))
-    together: bool = setting(True, "zeroth", "probe both sides of all directions in one pass with stacked adapters, where the trained tensors are adapters")
-    measure: int = setting(0, "zeroth", "every so many updates a backward pass measures how good the directions are; 0: never", low=0)
 
 
 @dataclass(frozen=True)
@@ -36,10 +24,11 @@ class FirstIteration:
     first_rate: float = setting(3e-4, "zeroth", "AdamW step size of the first iteration, which has no previous update", above=0)
 
 
-class Guided(ZerothOrder):
+class Guided(Mover):
     """First order while there is no previous update; afterwards `guided_step`."""
 
     mode = "ref"
+    previous_N: Tensor | None = None
 
     def __init__(self, parameters: Sequence[Tensor], plan: Plan, settings: Any) -> None:
         super().__init__(parameters, plan, settings)
@@ -65,7 +54,8 @@ class Guided(ZerothOrder):
         return metrics
 
     def guided_step(self, closure: Closure) -> Metrics:
-        return super().step(closure)
+        """An update when there is a previous one."""
+        raise NotImplementedError
 
     @property
     def progress(self) -> float:

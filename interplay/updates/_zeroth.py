@@ -1,6 +1,6 @@
-"""What zeroth-order rules share: probing a loss along directions, an optimiser that moves along them, and the record.
+"""SPSA: probing a loss along directions, and the update made of what was found.
 
-SPSA (Spall 1992; MeZO, arXiv 2305.17333): with the loss at theta + e z and theta - e z,
+Spall 1992; MeZO, arXiv 2305.17333. With the loss at theta + e z and theta - e z,
 
     slope = (L+ - L-) / (2 e),      theta <- theta - rate * mean over K directions of slope * z
 
@@ -11,8 +11,6 @@ module while it runs (`streaming.py`).
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,38 +19,26 @@ import torch
 from torch import Tensor
 
 from interplay import stacked
-from interplay.directions import Direction, Guides, Space
+from interplay.config import setting
+from interplay.directions import Direction, Space
 from interplay.errors import DivergedError
 from interplay.objectives.base import Metrics
 from interplay.streaming import Scratch, streamed
 from interplay.updates import _gradient
+from interplay.updates._moving import Mover, average, displacement
 from interplay.updates.base import Closure, Evaluated, Plan
-from interplay.updates.first_order import factor
 
 
-class Along(torch.optim.Optimizer):
-    """theta <- theta + sum of coefficient * direction. The recorder listens to its `step`."""
+@dataclass(frozen=True)
+class Probing:
+    """Settings of every rule that takes differences."""
 
-    def __init__(self, space: Space, rate: float) -> None:
-        super().__init__(space.parameters, {"lr": rate})
-        self.space = space
-        self.moves: list[tuple[float, Direction]] = []
-        self.decay = 0.0  # share of theta that the next step takes away
-
-    @property
-    def done(self) -> int:
-        """Steps so far; kept in the state, so that a resumed run goes on where it was."""
-        return int(self.state[self.space.parameters[0]].get("step", torch.zeros(())))
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override] # nothing to evaluate here
-        del closure
-        if self.decay:
-            self.space.theta_N.mul_(1 - self.decay)
-        for coefficient, direction in self.moves:
-            direction.add(coefficient, self.space.theta_N, self.space.theta_N)
-        self.moves = []
-        self.state[self.space.parameters[0]]["step"] = torch.tensor(float(self.done + 1))
+    epsilon: float = setting(1e-3, "zeroth", "length of a probe: a share of the weights' norm, or with relative=false a norm", above=0)
+    relative: bool = setting(True, "zeroth", "epsilon is relative to the norm of the trained weights")
+    directions: int = setting(1, "zeroth", "directions K that are drawn, probed and averaged in each update", low=1)
+    noise: str = setting("gaussian", "zeroth", "elements of the random part", choices=("gaussian", "rademacher"))
+    together: bool = setting(True, "zeroth", "probe both sides of all directions in one pass with stacked adapters, where the trained tensors are adapters")
+    measure: int = setting(0, "zeroth", "every so many updates a backward pass measures how good the directions are; 0: never", low=0)
 
 
 @dataclass(frozen=True)
@@ -135,36 +121,16 @@ class Prober:
         return [Probe(z, e, *values[2 * i : 2 * i + 2]) for i, (z, e) in enumerate(zip(directions, reaches, strict=True))]
 
 
-class ZerothOrder:
-    """A rule that draws K directions for every update, probes both sides, and steps along them."""
+class Differences(Mover):
+    """A rule that knows slopes from differences of two losses."""
+
+    #: weight of the previous update and the update itself, in rules that have them
+    alpha: float | None = None
+    previous_N: Tensor | None = None
 
     def __init__(self, parameters: Sequence[Tensor], plan: Plan, settings: Any) -> None:
-        self.plan, self.settings = plan, settings
-        self.names = plan.names or tuple(f"parameter {i}" for i in range(len(parameters)))
-        self.space = Space(self.names, parameters)
-        self.optimizer = Along(self.space, plan.learning_rate)
-        self.optimizers: dict[str, torch.optim.Optimizer] = {"zeroth": self.optimizer}
+        super().__init__(parameters, plan, settings)
         self.prober = Prober(self.space, plan.model, together=settings.together)
-        self.recent: list[list[tuple[float, Direction]]] = []
-        self.seed = plan.config.stream_seed("perturbation")
-
-    def guide(self, guides: Guides | None) -> None:
-        """Rules that sample blindly need to know nothing."""
-
-    def directions(self, draw: int, count: int) -> list[Direction]:
-        """The K directions of an update; `draw` is the number of the first."""
-        raise NotImplementedError
-
-    @property
-    def rate(self) -> float:
-        config = self.plan.config
-        share: float = factor(config.schedule, config.warmup, self.plan.updates, self.optimizer.done)
-        return self.plan.learning_rate * share
-
-    @property
-    def progress(self) -> float:
-        """Share of the planned updates that are done."""
-        return min(self.optimizer.done / max(self.plan.updates, 1), 1.0)
 
     def reach(self, z: Direction) -> float:
         """e such that e z has the wanted norm: a share of |theta|, or a length of its own."""
@@ -175,18 +141,12 @@ class ZerothOrder:
             raise DivergedError("all trained weights are zero, so a probe relative to them has no length; use --set relative=false")
         return float(wanted) / z.norm
 
-    def step(self, closure: Closure) -> Metrics:
-        """Draw, probe, check, move."""
-        self.space.hold()
-        count = self.settings.directions
-        drawn = self.directions(self.optimizer.done * count, count)
+    def probe(self, closure: Closure, drawn: Sequence[Direction]) -> tuple[list[Probe], list[float]]:
+        """Both losses along every direction, and the slopes over all processes."""
         probes = self.prober.probe(closure, drawn, [self.reach(z) for z in drawn])
         slopes = average([probe.slope for probe in probes], self.space.theta_N.device)
-        self._refuse_nonsense(slopes)
-        extra = self.measured(closure, drawn[0], self.alpha)
-        rate, told = self.rate, self.described(probes, slopes)
-        self.move([(-rate * slope / count, z) for slope, z in zip(self.taken(slopes), drawn, strict=True)])
-        return {**probes[0].plus.metrics, **told, **extra, "forwards": 2.0 * count, "lr": rate}
+        self.refuse_nonsense(slopes, lower="--learning-rate, or --set epsilon")
+        return probes, slopes
 
     def measured(self, closure: Closure, z: Direction, alpha: float | None) -> Metrics:
         """Every so many updates, what a backward pass says of z and of what guides it."""
@@ -195,24 +155,28 @@ class ZerothOrder:
         recent = [displacement(self.space, moves) for moves in self.recent]
         return _gradient.measure(self.space, closure, z, self.previous_N, alpha, recent)
 
-    #: weight of the previous update and the update itself, in rules that have them
-    alpha: float | None = None
-    previous_N: Tensor | None = None
+
+class Spsa(Differences):
+    """Draws K directions for every update, probes both sides, and steps along them."""
+
+    def directions(self, draw: int, count: int) -> list[Direction]:
+        """The K directions of an update; `draw` is the number of the first."""
+        raise NotImplementedError
+
+    def step(self, closure: Closure) -> Metrics:
+        """Draw, probe, check, move."""
+        self.space.hold()
+        count = self.settings.directions
+        drawn = self.directions(self.optimizer.done * count, count)
+        probes, slopes = self.probe(closure, drawn)
+        extra = self.measured(closure, drawn[0], self.alpha)
+        rate, told = self.rate, self.described(probes, slopes)
+        self.move([(-rate * slope / count, z) for slope, z in zip(self.taken(slopes), drawn, strict=True)])
+        return {**probes[0].plus.metrics, **told, **extra, "forwards": 2.0 * count, "lr": rate}
 
     def taken(self, slopes: list[float]) -> list[float]:
         """The slopes that are acted on."""
         return slopes
-
-    def move(self, moves: list[tuple[float, Direction]]) -> None:
-        """Step along the directions; the last few updates are kept as what made them."""
-        self.recent = [*self.recent, moves][-RECENT:]
-        self.optimizer.moves, self.optimizer.decay = list(moves), self.rate * self.plan.config.weight_decay
-        self.optimizer.step()
-
-    def _refuse_nonsense(self, slopes: list[float]) -> None:
-        for slope in slopes:
-            if not torch.isfinite(torch.tensor(slope)):
-                raise DivergedError(f"the slope along a direction is {slope} at learning rate {self.rate:g}; lower --learning-rate, or --set epsilon")
 
     def described(self, probes: list[Probe], slopes: list[float]) -> Metrics:
         """What every zeroth-order update records; means over its K directions."""
@@ -229,31 +193,3 @@ class ZerothOrder:
         }
         known = {name: [v for v in row if v is not None] for name, row in values.items()}
         return {name: sum(row) / len(row) for name, row in known.items() if row}
-
-
-RECENT = 4  # updates whose span is measured
-
-
-def displacement(space: Space, moves: list[tuple[float, Direction]]) -> Tensor:
-    """What an update added to theta, as a flat vector."""
-    made_N = torch.zeros_like(space.theta_N)
-    for coefficient, z in moves:
-        z.add(coefficient, made_N, made_N)
-    return made_N
-
-
-def average(values: list[float], device: torch.device | None = None) -> list[float]:
-    """Means over the processes of a distributed run, which all draw the same directions."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return values
-    total = torch.tensor(values, dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(total)
-    return [float(x) for x in total / torch.distributed.get_world_size()]
-
-
-def peak_memory(device: torch.device) -> float:
-    """Most memory so far in bytes: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

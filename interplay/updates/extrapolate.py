@@ -22,8 +22,6 @@ from interplay.updates.base import Closure, UpdateRule
 class Settings(FirstIteration):
     distance: float = setting(1.0, "extrapolate", "how far an iteration walks, in lengths of the previous update")
 
-    together = False  # nothing is probed
-
 
 class Extrapolate(Guided):
     """A blind walk."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from interplay.config import setting
 from interplay.directions import Direction, isotropic
 from interplay.objectives.base import Metrics
-from interplay.updates._zeroth import ZerothOrder, average
+from interplay.updates._moving import Mover, average
 from interplay.updates.base import Closure, Plan, UpdateRule
 
 
@@ -29,9 +29,6 @@ from interplay.updates.base import Closure, Plan, UpdateRule
 class Settings:
     directions: int = setting(1, "forward_gradient", "directions K that are drawn and averaged in each update", low=1)
     noise: str = setting("gaussian", "forward_gradient", "elements of the directions", choices=("gaussian", "rademacher"))
-
-    together = False  # nothing is probed
-    measure = 0
 
 
 class _Called(nn.Module):
@@ -45,7 +42,7 @@ class _Called(nn.Module):
         return closure()[0]
 
 
-class ForwardGradient(ZerothOrder):
+class ForwardGradient(Mover):
     """Exact slopes along blind directions."""
 
     def __init__(self, parameters: Sequence[Tensor], plan: Plan, settings: Any) -> None:
@@ -70,7 +67,7 @@ class ForwardGradient(ZerothOrder):
 
     def slope(self, closure: Closure, z: Direction) -> tuple[float, float]:
         """Loss and its derivative along z."""
-        names = [f"model.{name}" for name in self.names]
+        names = [f"model.{name}" for name in self.space.names]
         points = tuple(parameter.detach() for parameter in self.space.parameters)
 
         def at(*tensors: Tensor) -> Tensor:
@@ -88,7 +85,7 @@ class ForwardGradient(ZerothOrder):
         with torch.no_grad():
             found = [self.slope(closure, z) for z in drawn]
         slopes, rate = average([slope for _, slope in found], self.space.theta_N.device), self.rate
-        self._refuse_nonsense(slopes)
+        self.refuse_nonsense(slopes, lower="--learning-rate")
         self.move([(-rate * slope / count, z) for slope, z in zip(slopes, drawn, strict=True)])
         norm = sum(z.norm for z in drawn) / count
         return {"loss": found[0][0], "zo/slope": sum(slopes) / count, "zo/norm": norm, "forwards": 2.0 * count, "lr": rate}

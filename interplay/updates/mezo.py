@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from interplay.directions import Direction, isotropic
-from interplay.updates._guided import Probing
-from interplay.updates._zeroth import ZerothOrder
+from interplay.updates._zeroth import Probing, Spsa
 from interplay.updates.base import UpdateRule
 
 
@@ -24,7 +23,7 @@ class Settings(Probing):
     """Nothing beside the probing."""
 
 
-class Mezo(ZerothOrder):
+class Mezo(Spsa):
     """Blind directions."""
 
     def directions(self, draw: int, count: int) -> list[Direction]:

@@ -26,9 +26,9 @@ from torch import Tensor
 from interplay.config import setting
 from interplay.directions import MODES, Direction, guided
 from interplay.objectives.base import Metrics
-from interplay.updates._guided import FirstIteration, Guided, Probing
-from interplay.updates._zeroth import Probe
-from interplay.updates.base import Plan, UpdateRule
+from interplay.updates._guided import FirstIteration, Guided
+from interplay.updates._zeroth import Probe, Probing, Spsa
+from interplay.updates.base import Closure, Plan, UpdateRule
 
 SCHEDULES = ("linear", "exp", "cosine", "constant")
 
@@ -56,7 +56,7 @@ def weight(start: float, schedule: str, progress: float, kappa: float) -> float:
     return min(max(start * share, 0.0), start)
 
 
-class Zopro(Guided):
+class Zopro(Guided, Spsa):
     """Directions between the previous update and noise off the reward model's."""
 
     def __init__(self, parameters: Sequence[Tensor], plan: Plan, settings: Any) -> None:
@@ -67,6 +67,9 @@ class Zopro(Guided):
     def alpha(self) -> float:  # type: ignore[override] # computed, where others have none
         chosen = self.settings
         return weight(chosen.alpha, chosen.alpha_schedule, self.progress, chosen.kappa) if MODES[self.mode][0] else 0.0
+
+    def guided_step(self, closure: Closure) -> Metrics:
+        return Spsa.step(self, closure)
 
     def directions(self, draw: int, count: int) -> list[Direction]:
         assert self.frame is not None

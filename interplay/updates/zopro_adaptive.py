@@ -24,10 +24,10 @@ import numpy as np
 from torch import Tensor
 
 from interplay.config import setting
-from interplay.directions import Direction, Guides, along
+from interplay.directions import Guides, along
 from interplay.objectives.base import Metrics
-from interplay.updates._guided import FirstIteration, Guided, Probing
-from interplay.updates._zeroth import Probe, average
+from interplay.updates._guided import FirstIteration, Guided
+from interplay.updates._zeroth import Differences, Probe, Probing
 from interplay.updates.base import Closure, UpdateRule
 
 
@@ -62,7 +62,7 @@ class Belief:
         return float(np.std(self.slopes_p, ddof=1) / len(self.slopes_p) ** 0.5) if len(self.slopes_p) > 1 else None
 
 
-class ZoproAdaptive(Guided):
+class ZoproAdaptive(Guided, Differences):
     """Two directions an update, weighed by what their slopes have shown."""
 
     mode = "momentum"
@@ -78,9 +78,8 @@ class ZoproAdaptive(Guided):
         self.space.hold()
         p, rate = along(self.space, self.frame.p_N), self.rate
         drawn = [along(self.space, self.pieces(self.frame.p_N, k)) for k in range(self.settings.directions)]
-        probes = self.prober.probe(closure, [p, *drawn], [self.reach(z) for z in (p, *drawn)])
-        slopes = average([probe.slope * probe.direction.norm for probe in probes], self.space.theta_N.device)
-        self._refuse_nonsense(slopes)  # along unit vectors from here on
+        probes, along_z = self.probe(closure, [p, *drawn])
+        slopes = [slope * probe.direction.norm for slope, probe in zip(along_z, probes, strict=True)]  # along unit vectors from here on
         alpha, way = self.learn(slopes[0], slopes[1:])
         extra = self.measured(closure, p, alpha)
         steep = math.sqrt(sum(slope**2 for slope in slopes[1:])) or 1.0
@@ -128,9 +127,6 @@ class ZoproAdaptive(Guided):
             "zo/radius": belief.radius / size,
             "zo/distance": belief.walked / size,
         }
-
-    def directions(self, draw: int, count: int) -> list[Direction]:
-        raise NotImplementedError("zopro_adaptive draws its directions itself")
 
 
 RULE = UpdateRule(
