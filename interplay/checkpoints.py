@@ -178,7 +178,7 @@ def frozen_folder(root: Path, iteration: int = 0) -> Path:
 def keep_frozen(root: Path, iteration: int) -> None:
     """Copy frozen reward model 0 to the last iteration, before iteration 0 is removed."""
     source, place = frozen_folder(root), root / f"iteration-{iteration}" / "reward_frozen"
-    if source.is_dir() and source != place:
+    if source.is_dir():
         shutil.copytree(source, place, dirs_exist_ok=True)
 
 

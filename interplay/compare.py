@@ -246,10 +246,7 @@ def settle(asked: Plan) -> None:
 def alone(out: Path) -> Iterator[None]:
     """One process runs the plan of a folder. Raises `StoreError` that names the other one."""
     with disk.explained(out, "cannot be locked"):
-        try:
-            lock = disk.WriterLock(out / LOCK)
-        except BlockingIOError as error:
-            raise StoreError(f"{out} is being run by {disk.holder(out / LOCK)}; wait for its end, or stop it") from error
+        lock = disk.lock(out / LOCK, "run", "wait for its end, or stop it")
     try:
         yield
     finally:

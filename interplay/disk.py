@@ -178,6 +178,14 @@ class WriterLock:
             self._handle = None
 
 
+def lock(path: Path, what: str, otherwise: str) -> WriterLock:
+    """The lock, or a `StoreError` that says that `path`'s folder is WHAT by whom, and what to do OTHERWISE."""
+    try:
+        return WriterLock(path)
+    except BlockingIOError as error:
+        raise StoreError(f"{path.parent} is being {what} by {holder(path)}; {otherwise}") from error
+
+
 def holder(path: Path) -> str:
     """Who holds the lock; it may be a moment between taking it and signing it."""
     for _ in range(20):

@@ -248,14 +248,17 @@ def _fit(found: TaskData, loaded: Models, config: RunConfig) -> TaskData:
 
 
 def _steppers(config: RunConfig, method: Method, loaded: Models) -> tuple[Stepper, Stepper | None]:
-    planned = config.iterations * config.updates
     rate = method.rule.rate if config.learning_rate is None else config.learning_rate
-    policy = method.rule.build(_parameters(loaded.policy), Plan(rate, planned, config, loaded.policy, _names(loaded.policy)), method.rule_settings)
+    policy = method.rule.build(_parameters(loaded.policy), _plan(config, loaded.policy, rate), method.rule_settings)
     if loaded.critic is None:
         return policy, None
     first_order = updates.find("first_order")  # a critic is trained by gradients under every update rule
-    rate = method.objective_settings.value_learning_rate
-    return policy, first_order.build(_parameters(loaded.critic), Plan(rate, planned, config, loaded.critic, _names(loaded.critic)), first_order.settings())
+    planned = _plan(config, loaded.critic, method.objective_settings.value_learning_rate)
+    return policy, first_order.build(_parameters(loaded.critic), planned, first_order.settings())
+
+
+def _plan(config: RunConfig, model: Any, rate: float) -> Plan:
+    return Plan(rate, config.iterations * config.updates, config, model, _names(model))
 
 
 def _names(model: Any) -> tuple[str, ...]:

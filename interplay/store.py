@@ -104,10 +104,7 @@ class RunStore(RunReader):
         if newest := newer(info):
             raise StoreError(f"{path} {newest}; install that version to write to it")
         with disk.explained(path, "cannot be opened for writing"):
-            try:
-                lock = disk.WriterLock(path / LOCK)
-            except BlockingIOError as error:
-                raise StoreError(f"{path} is being written by {disk.holder(path / LOCK)}; stop that process first, or choose another folder") from error
+            lock = disk.lock(path / LOCK, "written", "stop that process first, or choose another folder")
             try:
                 store = cls(path, read_info(path), lock, flush_every, flush_seconds, merge_at)
                 store._take_over()
