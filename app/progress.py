@@ -47,7 +47,7 @@ def _lines() -> Reporter:
     def report(doing: str, share: float, metrics: Mapping[str, float]) -> None:
         nonlocal last
         if doing != last:
-            print(f"{time.monotonic() - began:6.0f} s  {share:4.0%}  {doing:<36}{scores(metrics)}", file=sys.stderr, flush=True)
+            print(f"{time.monotonic() - began:6.0f} s  {share:4.0%}  {doing:<36}  {scores(metrics)}", file=sys.stderr, flush=True)
             last = doing
 
     return report

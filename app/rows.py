@@ -220,7 +220,7 @@ class Rows:
     def _done(self, running: Mapping[str, float] | None = None) -> float:
         """Share of the plan's updates that is behind us; a row that failed has nothing left to do."""
         shares = {**(running or {}), **dict.fromkeys(self.outcomes, 1.0)}
-        return sum(row.updates * shares.get(row.name, 0.0) for row in self.plan.rows) / sum(row.updates for row in self.plan.rows)
+        return sum(row.weight * shares.get(row.name, 0.0) for row in self.plan.rows) / sum(row.weight for row in self.plan.rows)
 
     def _tell(self) -> None:
         said = {child.row.name: _progress(child.row) for child in self._children}

@@ -36,6 +36,7 @@ SAME = (
 _PLANNED = {"method": "--methods", "seed": "--seeds", "out": "--out", "start_from": "--from", "settings": "--for METHOD:NAME=VALUE"}
 _FIELDS = {item.name for item in fields(RunConfig)}
 _MOST_SEEDS = 1000
+_PHASE = 6  # updates that take as long as a scoring of 64 prompts, on two cores with the bundled model
 
 Standing = Literal["new", "resume", "aside", "running", "finished"]
 Overrides = Mapping[str, Mapping[str, str]]
@@ -61,9 +62,9 @@ class Row:
         return ["train", *self.config.to_argv()]
 
     @property
-    def updates(self) -> int:
-        """Planned policy updates: the row's weight in the progress of the plan."""
-        return self.config.iterations * self.config.updates
+    def weight(self) -> int:
+        """The row's part in the progress of the plan: policy updates, and a scoring or a reward phase as about six of them."""
+        return self.config.iterations * (self.config.updates + 2 * _PHASE) + _PHASE
 
 
 @dataclass(frozen=True)

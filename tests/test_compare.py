@@ -509,6 +509,21 @@ def test_the_table_alone_is_the_same_table(compared: tuple[Path, subprocess.Comp
     assert json.loads((out / "comparison.json").read_text()) == before
 
 
+def test_a_shipped_comparison_gives_the_same_table_and_names_no_machine(
+    compared: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = compared[0]
+    subprocess.run([sys.executable, str(ROOT / "data" / "ship.py"), str(out), str(tmp_path)], check=True, cwd=ROOT)
+    shipped = tmp_path / out.name
+    tables = []
+    for folder in (out, shipped):
+        assert main(["compare", "--table-only", "--out", str(folder)]) == 0
+        tables.append(capsys.readouterr().out.replace(str(folder), "OUT"))
+    assert tables[0] == tables[1]
+    assert {path.name for path in shipped.rglob("*") if path.is_dir()} <= {row.name for row in compare.read(shipped).rows} | {"metrics", "completions"}  # type: ignore[union-attr]
+    assert not [path for path in shipped.rglob("*.json") if str(out.parent) in path.read_text(encoding="utf-8")]
+
+
 def test_hostile_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = comparison.load(_fabricated(tmp_path, "[bold red]x[/]"))
     assert numbers is not None

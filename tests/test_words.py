@@ -44,7 +44,10 @@ PAGES = [
     "CHANGELOG.md",
     "data/README.md",
     "docs/architecture.md",
+    "docs/comparison.md",
+    "docs/methods.md",
     "docs/metrics.md",
+    "docs/performance.md",
     "docs/results.md",
     "docs/schema.md",
 ]
@@ -170,6 +173,18 @@ def test_every_flag_exists(page: str) -> None:
 def test_the_readme_names_every_command() -> None:
     remark = next(line for line in text("README.md").splitlines() if line.startswith("  cli.py"))
     assert set(re.findall(r"\b[a-z]+\b", remark.split("interplay ")[1])) == set(parsers())
+
+
+def test_the_table_of_pairs_has_every_objective_and_every_rule() -> None:
+    rows = [line for line in text("docs/methods.md").splitlines() if line.startswith("|")]
+    heads, pairs = rows[0], rows[2 : 2 + len(objectives.names())]
+    assert set(re.findall(r"`(\w+)`", heads)) == set(updates.names())
+    assert {row.split("`")[1] for row in pairs} == set(objectives.names())
+    assert all(row.count("|") == heads.count("|") for row in pairs)
+    for name in updates.names():
+        rate = updates.find(name).rate
+        line = next(row for row in rows if f"`{name}`" in row.split("|")[1] and row.count("|") == 4)
+        assert float(line.split("|")[3]) == rate, name
 
 
 def test_the_tables_of_methods_and_tasks_are_complete() -> None:
