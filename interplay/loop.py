@@ -28,7 +28,7 @@ from interplay import session as sessions
 from interplay.config import RunConfig
 from interplay.directions import Guides
 from interplay.errors import ConfigError, DataError
-from interplay.objectives.base import Batch, Metrics, Targets
+from interplay.objectives.base import Batch, Metrics, Targets, numbers
 from interplay.policy_loss import PolicyLoss
 from interplay.reading import RUN_FILES
 from interplay.records import STREAMS
@@ -324,7 +324,7 @@ def update(session: Session, experience: Experience, targets: Targets, index: Te
         session.models.policy, experience.sequences, experience.batch, targets, method.objective, method.objective_settings, session.config.temperature
     )
     loss = whole.rows(index)
-    metrics = session.policy.step(loss)
+    metrics = numbers(session.policy.step(loss))
     session.forwards += metrics.pop("forwards", 1.0)
     session.done += 1
     session.latest = {name: experience.shown[name] for name in ("reward", "kl")}
@@ -342,7 +342,7 @@ def _update_critic(session: Session, sequences: Sequences, batch: Batch, targets
         assert objective.critic_loss is not None
         return objective.critic_loss(rollouts.values(session.models.critic, sequences, gradient=True), batch, targets, settings)
 
-    metrics = session.critic.step(critic_loss)
+    metrics = numbers(session.critic.step(critic_loss))
     session.log("value", {name: value for name, value in metrics.items() if name != "forwards"})  # these are the policy's
 
 

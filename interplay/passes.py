@@ -1,6 +1,6 @@
 """What a model is called with; and how a pass without gradients reads only once what all its rows begin with.
 
-A chat template puts the same words before every prompt (31 of about 60 tokens with the bundled model).
+A chat template puts the same words before every prompt (20 of about 60 tokens with the bundled model).
 Their keys and values are computed for one row and lent to all; the rest of each row goes on from there.
 Scores are those of the plain pass up to rounding.
 """

@@ -8,6 +8,7 @@ which the noise of a difference of two values is known.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -62,11 +63,16 @@ class PolicyLoss:
         """The smallest sets of rows that have a loss of their own, as a number for each row."""
         return self.batch.group_B if self.objective.unit == "group" else torch.arange(len(self.batch.group_B), device=self.batch.group_B.device)
 
+    @cached_property
+    def _rows_of_units(self) -> list[Tensor]:
+        """Row numbers of each unit; found once, since finding them waits for the device."""
+        units_B = self._units()
+        return [torch.nonzero(units_B == unit).flatten() for unit in torch.unique(units_B)]
+
     def _evaluated(self, outputs: Outputs) -> Evaluated:
         loss, metrics = self.objective.loss(outputs, self.batch, self.targets, self.settings)
-        units_B, losses = self._units(), []
-        for unit in torch.unique(units_B):
-            index = torch.nonzero(units_B == unit).flatten()
+        losses = []
+        for index in self._rows_of_units:
             cut = {name: value[index] for name, value in self.targets.items()}
             own = Outputs(**{item.name: getattr(outputs, item.name)[index] for item in fields(outputs)})
             losses.append(self.objective.loss(own, self.batch.rows(index), cut, self.settings)[0])

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from interplay import models, passes, rollouts
+from interplay import models, passes, rollouts, tasks
 from interplay.config import RunConfig
 from interplay.models import Models
 from interplay.tasks import Prompt
@@ -90,10 +90,9 @@ def test_the_bundled_template_begins_alike() -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(models.bundled_folder())
-    rows = [rollouts.encode(tokenizer, prompt) for prompt in PROMPTS]
-    short = min(map(len, rows))
-    same = next(place for place in range(short) if len({row[place] for row in rows}) > 1)
-    assert same >= 25
+    chat = tasks.find("chat")
+    rows = [rollouts.encode(tokenizer, Prompt(text, text, chat.messages(text))) for text in ("Hello!", "What is a bee?", "How so?")]
+    assert next(place for place in range(99) if len({row[place] for row in rows}) > 1) == 20
 
 
 def test_pieces_of_like_length_lose_only_padding(loaded: Models) -> None:

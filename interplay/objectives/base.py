@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Metrics = dict[str, float]
+Metrics = dict[str, Any]  # numbers, or 0-d tensors that have not left their device yet
 
 
 @dataclass(frozen=True)
@@ -77,5 +77,13 @@ def group_sum(values_B: Tensor, group_B: Tensor) -> Tensor:
     return torch.zeros(len(numbers), dtype=values_B.dtype, device=values_B.device).index_add(0, place_B, values_B)
 
 
-def item(value: Tensor) -> float:
-    return float(value.detach())
+def item(value: Tensor) -> Tensor:
+    """A metric without its graph; it stays on its device, so that no update waits for it."""
+    return value.detach()
+
+
+def numbers(metrics: Metrics) -> dict[str, float]:
+    """All metrics as numbers, in one transfer."""
+    held = {name: value for name, value in metrics.items() if isinstance(value, Tensor)}
+    moved = torch.stack([value.double() for value in held.values()]).tolist() if held else []
+    return {**metrics, **dict(zip(held, moved, strict=True))}

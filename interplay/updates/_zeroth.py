@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -50,18 +53,33 @@ class Probe:
     plus: Evaluated
     minus: Evaluated
 
+    @cached_property
+    def values(self) -> tuple[float, float, npt.NDArray[np.float64]]:
+        """L+, L- and the units' differences on the host: the one moment at which an update waits for its device."""
+        plus, minus = self.plus, self.minus
+        both = torch.stack([plus.loss, minus.loss]).double()
+        moved = torch.cat([both, plus.units_U.double() - minus.units_U.double()]).cpu().numpy()
+        return float(moved[0]), float(moved[1]), moved[2:]
+
     @property
     def slope(self) -> float:
-        """Finite difference along z. One host synchronisation."""
-        return float(self.plus.loss - self.minus.loss) / (2 * self.reach)
+        """Finite difference along z."""
+        plus, minus, _ = self.values
+        return (plus - minus) / (2 * self.reach)
+
+    @property
+    def loss(self) -> float:
+        """Mean of both values."""
+        plus, minus, _ = self.values
+        return (plus + minus) / 2
 
     @property
     def signal_to_noise(self) -> float | None:
         """|mean| over standard error of the units' differences; None for a single unit."""
-        difference_U = (self.plus.units_U - self.minus.units_U).double()
+        difference_U = self.values[2]
         if len(difference_U) < 2:
             return None
-        error = float(difference_U.std() / len(difference_U) ** 0.5)
+        error = float(difference_U.std(ddof=1) / len(difference_U) ** 0.5)
         return abs(float(difference_U.mean())) / error if error > 0 else None
 
 
@@ -181,10 +199,10 @@ class Spsa(Differences):
     def described(self, probes: list[Probe], slopes: list[float]) -> Metrics:
         """What every zeroth-order update records; means over its K directions."""
         values: dict[str, list[float | None]] = {
-            "loss": [float(p.plus.loss + p.minus.loss) / 2 for p in probes],
+            "loss": [p.loss for p in probes],
             "zo/slope": list(slopes),
-            "zo/loss_plus": [float(p.plus.loss) for p in probes],
-            "zo/loss_minus": [float(p.minus.loss) for p in probes],
+            "zo/loss_plus": [p.values[0] for p in probes],
+            "zo/loss_minus": [p.values[1] for p in probes],
             "zo/signal_to_noise": [p.signal_to_noise for p in probes],
             "zo/cos_previous": [p.direction.cos_previous for p in probes],
             "zo/cos_reward": [p.direction.cos_reward for p in probes],

@@ -118,7 +118,7 @@ class ZoproAdaptive(Guided, Differences):
         assert self.frame is not None
         belief, size = self.belief, self.frame.previous_norm
         return {
-            "loss": float(probes[0].plus.loss + probes[0].minus.loss) / 2,
+            "loss": probes[0].loss,
             "zo/slope": slopes[0],
             "zo/slope_pieces": math.sqrt(sum(slope**2 for slope in slopes[1:]) / len(slopes[1:])),
             **({"zo/signal_to_noise": probes[0].signal_to_noise} if probes[0].signal_to_noise is not None else {}),
