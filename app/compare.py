@@ -16,7 +16,7 @@ from pathlib import Path
 from app import comparison, engine, progress, rows
 from interplay import compare
 from interplay.compare import Plan
-from interplay.config import RunConfig
+from interplay.config import RunConfig, given
 from interplay.errors import EXIT_INTERRUPTED, ConfigError, StoreError, allowed, nearest
 
 EXIT_ROW_FAILED = 1
@@ -56,6 +56,8 @@ def _plan(arguments: argparse.Namespace, shared: RunConfig) -> Plan:
     methods = compare.parse_names("--methods", arguments.methods)
     warm = None if arguments.warm == "none" or shared.start_from else arguments.warm
     known = [*methods, *([warm, compare.WARM] if warm else [])]
+    chosen = compare.parse_overrides(arguments.overrides or (), known)
+    own = {name: str(value) for name, value in compare.WARM_BUDGET.items() if name not in given(arguments) and getattr(shared, name) == compare.BUDGET[name]}
     out = Path(arguments.out or f"runs/compare-{time.strftime('%Y%m%d-%H%M%S')}")
     dtype = "float32" if shared.dtype == "auto" else shared.dtype  # one base for all rows, precise enough for differences of losses
     return compare.plan(
@@ -63,7 +65,7 @@ def _plan(arguments: argparse.Namespace, shared: RunConfig) -> Plan:
         methods,
         compare.parse_seeds(arguments.seeds),
         out,
-        overrides=compare.parse_overrides(arguments.overrides or (), known),
+        overrides={**chosen, compare.WARM: {**own, **chosen.get(compare.WARM, {})}},
         controls=_controls(arguments.controls, methods),
         warm=warm,
     )
