@@ -38,7 +38,7 @@ def arm_differences(differences: Sequence[Mapping[str, Any]], *, judge: str = "p
     means = pd.DataFrame([_mean(row["method"], row, False) for row in chosen])
     first = str(chosen[0]["minus"]) if chosen else "the first method"
     more = "An interval that holds zero shows no difference; it does not show that there is none."
-    return _made("arm_differences", f"Difference from {first}", dots, means, Axis("x", f"method minus {first}, same seed and prompts", unit), more, [])
+    return _made("arm_differences", f"Difference from {first}", dots, means, Axis("x", f"minus {first}, same seed and prompts", unit), more, [])
 
 
 def _dot(method: str, value: float, control: bool) -> dict[str, Any]:
@@ -64,7 +64,9 @@ def _named(method: str, control: bool) -> str:
 
 def _made(name: str, title: str, dots: pd.DataFrame, means: pd.DataFrame, x: Axis, more: str, runs: Sequence[str]) -> FigureSpec:
     columns = ["layer", "series", "method", "x", "low", "high", "seeds"]
-    data = pd.concat([dots, means], ignore_index=True).reindex(columns=columns).iloc[::-1].reset_index(drop=True)  # the first method on top
+    order = {method: -place for place, method in enumerate(means["method"])} if len(means) else {}  # an axis is filled from below: the first method on top
+    data = pd.concat([dots, means], ignore_index=True).reindex(columns=columns)
+    data = data.sort_values("method", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
     seeds = int(means["seeds"].max()) if len(means) else 0
     alt = "; ".join(f"{row['method']} {row['x']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]" for _, row in means.iterrows())
     return FigureSpec(name, title, data, _MARKS, x, _METHOD, _OF.format(seeds=seeds, more=more), f"{title}: {alt or 'nothing yet'}.", len(dots), tuple(runs))

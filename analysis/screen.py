@@ -125,7 +125,8 @@ def _points(spec: FigureSpec, mark: Mark) -> list[Any]:
     alone = not any(other.kind == "line" and other.layer == mark.layer for other in spec.marks) and spec.name != "trajectories"
     for style, name, rows in _series(spec, mark):
         colour, _, symbol = _STYLES[style % len(_STYLES)]
-        marker = {"color": colour, "size": 9 if spec.z is None else 5, "symbol": symbol, "line": {"width": 1.5, "color": colour}}
+        size = 9 if mark.strong else 7
+        marker = {"color": colour, "size": size if spec.z is None else 5, "symbol": symbol, "line": {"width": 1.5, "color": colour}}
         if mark.layer == "start":
             marker |= {"symbol": "circle-open", "size": 11 if spec.z is None else 6}
         kind = go.Scatter3d if spec.z else go.Scatter
