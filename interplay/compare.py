@@ -24,8 +24,8 @@ from interplay.reading import RUN, RunReader, read_info
 PLAN, LOCK, LOGS, WARM = "plan.json", "compare.lock", "logs", "warm"
 #: What a row spends unless it is typed: one iteration, since a warm start has made the one before, and few judged pairs, which come after its updates.
 BUDGET: Mapping[str, Any] = {"iterations": 1, "updates": 12, "pairs": 8, "reward_updates": 2, "heldout_pairs": 4}
-#: But the warm start makes the reward model that all rows are trained against, so of these it has as many as a run of its own.
-WARM_BUDGET: Mapping[str, Any] = {name: getattr(RunConfig(), name) for name in ("pairs", "reward_updates")}
+#: But the warm start makes the reward model that all rows are trained against, and an early start leaves them something to gain: it is a run of the usual size.
+WARM_BUDGET: Mapping[str, Any] = {name: getattr(RunConfig(), name) for name in ("updates", "pairs", "reward_updates")}
 #: Methods that spend less on purpose: they show what a method adds to doing next to nothing.
 CONTROLS = frozenset({"extrapolate"})
 #: One budget, and the same texts under the same judge: what must be equal in all rows but the controls.

@@ -206,14 +206,16 @@ def test_the_plan_alone_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("words", "warm", "row"), [([], (6, 32), (2, 8)), (["--pairs", "9"], (6, 9), (2, 9)), (["--for", "warm:pairs=5"], (6, 5), (2, 8))])
+@pytest.mark.parametrize(
+    ("words", "warm", "row"), [([], (6, 6, 32), (12, 2, 8)), (["--pairs", "9"], (6, 6, 9), (12, 2, 9)), (["--for", "warm:pairs=5"], (6, 6, 5), (12, 2, 8))]
+)
 def test_a_warm_start_trains_its_reward_model_like_a_run_of_its_own(
-    words: list[str], warm: tuple[int, int], row: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], warm: tuple[int, int, int], row: tuple[int, int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", "--methods", "rloo,dpo", "--seeds", "1", "--plan-only", "--out", str(tmp_path / "c"), *words]) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     found = [RunConfig.from_argv(shlex.split(line.split(": ", 2)[2])[2:]) for line in lines]
-    assert [(config.reward_updates, config.pairs) for config in found] == [warm, row, row]
+    assert [(config.updates, config.reward_updates, config.pairs) for config in found] == [warm, row, row]
 
 
 def saved(folder: Path) -> Path:
