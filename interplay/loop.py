@@ -46,14 +46,19 @@ def train(config: RunConfig, *, report: Report = silent) -> Path:
     store = sessions.create_store(config)
     try:
         with interrupts.raising():
-            session = sessions.build(config, store, report)
-            if start is not None:
-                starting.check(session, start)
+            session = _build(config, store, report, start)
     except BaseException:
         store.close("failed", error="stopped while it was being set up")
         _remove(store.path, keep_folder=before)
         raise
     return _run(session, None, start)
+
+
+def _build(config: RunConfig, store: RunStore, report: Report, start: starting.Start | None) -> Session:
+    session = sessions.build(config, store, report)
+    if start is not None:
+        starting.check(session, start)
+    return session
 
 
 def _remove(run: Path, *, keep_folder: bool) -> None:
@@ -76,9 +81,7 @@ def resume(path: Path, *, report: Report = silent) -> Path:
             if checkpoint is not None and checkpoint.iteration >= config.iterations:
                 return _end(store, config)
             start = starting.find(config) if checkpoint is None else None
-            session = sessions.build(config, store, report)
-            if start is not None:
-                starting.check(session, start)
+            session = _build(config, store, report, start)
     except BaseException as error:
         state = store.status().state
         store.close(state if state in ("finished", "interrupted") else "failed", error=None if state == "finished" else str(error) or None)

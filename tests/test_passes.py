@@ -23,12 +23,7 @@ PROMPTS = [
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Models:
     folder = tiny.save(tmp_path_factory.mktemp("passes") / request.param, getattr(tiny, request.param)())
     found = models.load(CONFIG.with_(model=str(folder)), critic=False, reward=True)
-    g = torch.Generator().manual_seed(1)
-    for _, model in found.trained():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.data = 0.2 * torch.randn(parameter.shape, generator=g)
-    return found
+    return tiny.stirred(found)
 
 
 class Counter:

@@ -33,12 +33,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Relative positions, and learnt absolute ones, with adapters that are no longer zero."""
     folder = tiny.save(tmp_path_factory.mktemp("rollouts") / request.param, getattr(tiny, request.param)())
     found = models.load(CONFIG.with_(model=str(folder)), critic=True, reward=True)
-    g = torch.Generator().manual_seed(1)
-    for _, model in found.trained():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.data = 0.2 * torch.randn(parameter.shape, generator=g)
-    return found
+    return tiny.stirred(found)
 
 
 def answers(loaded: Models, seed: int = 5, config: RunConfig = CONFIG, completions: int = 2) -> rollouts.Sequences:

@@ -60,3 +60,13 @@ def save(folder: Path, model: Any = None) -> Path:
     (llama() if model is None else model).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def stirred(loaded: Any) -> Any:
+    """The models of a run with adapters that are no longer zero."""
+    g = torch.Generator().manual_seed(1)
+    for _, model in loaded.trained():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data = 0.2 * torch.randn(parameter.shape, generator=g)
+    return loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ class FirstIteration:
     first_rate: float = setting(3e-4, "zeroth", "AdamW step size of the first iteration, which has no previous update", above=0)
 
 
-class Guided(Mover):
+class Guided(Mover, ABC):
     """First order while there is no previous update; afterwards `guided_step`."""
 
     mode = "ref"
@@ -53,9 +54,9 @@ class Guided(Mover):
         self.since += 1
         return metrics
 
+    @abstractmethod
     def guided_step(self, closure: Closure) -> Metrics:
         """An update when there is a previous one."""
-        raise NotImplementedError
 
     @property
     def progress(self) -> float:

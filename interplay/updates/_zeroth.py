@@ -11,6 +11,7 @@ module while it runs (`streaming.py`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,12 +175,12 @@ class Differences(Mover):
         return _gradient.measure(self.space, closure, z, self.previous_N, alpha, recent)
 
 
-class Spsa(Differences):
+class Spsa(Differences, ABC):
     """Draws K directions for every update, probes both sides, and steps along them."""
 
+    @abstractmethod
     def directions(self, draw: int, count: int) -> list[Direction]:
         """The K directions of an update; `draw` is the number of the first."""
-        raise NotImplementedError
 
     def step(self, closure: Closure) -> Metrics:
         """Draw, probe, check, move."""
