@@ -21,6 +21,7 @@ from interplay import __version__
 from interplay.compare import BUDGET
 from interplay.config import Parser, RunConfig, add_arguments, chosen_settings, field_name, given
 from interplay.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, ConfigError, InterplayError, allowed, nearest
+from interplay.reading import refuse_no_run
 
 #: Read by C libraries when a process starts, so they cannot be set later. glibc returns every large
 #: block to the system and takes it back on the next update: keeping blocks makes updates faster.
@@ -142,8 +143,7 @@ def _run_folder(arguments: argparse.Namespace) -> Path:
     if extra or arguments.config:
         raise ConfigError(f"--resume goes on with the run's own settings; leave out {', '.join('--' + n.replace('_', '-') for n in extra) or '--config'}")
     path = Path(arguments.resume)
-    if not (path / "run.json").is_file():
-        raise ConfigError(f"--resume is {arguments.resume!r}, which is not a run folder (no run.json); `interplay runs` lists the runs")
+    refuse_no_run("--resume", path)
     return path
 
 
@@ -169,10 +169,20 @@ def _quiet_libraries() -> None:
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("plan").add_argument
-    add("--methods", metavar="A,B,C", help="methods to compare; the others are held against the first")
+    add(
+        "--methods",
+        metavar="A,B,C",
+        help="methods to compare, each with settings of its own where wished (zopro:mode=wrong_v); the others are held against the first",
+    )
     add("--seeds", metavar="N", default="3", help="how many seeds (3 means seeds 0, 1, 2), or a list such as 3,5,8 (default 3)")
     add("--out", metavar="DIR", help="folder of the comparison; default: runs/compare-TIME")
-    add("--for", dest="overrides", action="append", metavar="METHOD:KEY=VALUE", help="a setting of one method only, or of `warm`; may be given more than once")
+    add(
+        "--for",
+        dest="overrides",
+        action="append",
+        metavar="METHOD:KEY=VALUE",
+        help="a setting of all arms of one method, or of `warm`; may be given more than once",
+    )
     add("--controls", metavar="A,B", help="methods that need not keep to the common budget, or none (default extrapolate)")
     add("--warm", metavar="METHOD", default="rloo", help="method of a first iteration that all rows start from, or none (default rloo)")
     add("--plan-only", action="store_true", help="print the plan and start nothing")

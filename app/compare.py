@@ -2,7 +2,7 @@
 
     interplay compare --methods rloo,dpo --seeds 3 --updates 20 --out runs/compare
 
-The same command goes on where it was stopped; every setting of `interplay train` may be typed and holds for all rows.
+The same command goes on where it was stopped, with more methods or seeds too; every setting of `interplay train` may be typed and holds for all rows.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def run(arguments: argparse.Namespace, shared: RunConfig) -> int:
     _print_plan(plan)
     if arguments.plan_only:
         return 0
-    compare.settle(plan)
     with compare.alone(plan.out):
+        compare.settle(plan)
         places = rows.slots(answer.gpus)
         print(f"runs on {', '.join(map(str, places))}; one row at a time on each", flush=True)
         with progress.reporting() as report:
@@ -55,7 +55,7 @@ def _plan(arguments: argparse.Namespace, shared: RunConfig) -> Plan:
     _refuse_single(shared)
     methods = compare.parse_names("--methods", arguments.methods)
     warm = None if arguments.warm == "none" or shared.start_from else arguments.warm
-    known = [*methods, *([warm, compare.WARM] if warm else [])]
+    known = [*dict.fromkeys(compare.parted(arm)[0] for arm in methods), *([warm, compare.WARM] if warm else [])]
     chosen = compare.parse_overrides(arguments.overrides or (), known)
     own = {name: str(value) for name, value in compare.WARM_BUDGET.items() if name not in given(arguments) and getattr(shared, name) == compare.BUDGET[name]}
     out = Path(arguments.out or f"runs/compare-{time.strftime('%Y%m%d-%H%M%S')}")

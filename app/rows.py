@@ -20,7 +20,7 @@ import psutil
 from app.engine import Gpu
 from app.jobs import tail
 from app.progress import Reporter
-from interplay import compare, interrupts
+from interplay import compare, interrupts, pulse
 from interplay.compare import Plan, Row
 from interplay.errors import ConfigError, Interrupted, StoreError
 from interplay.store import RunStore
@@ -183,7 +183,7 @@ class Rows:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                env={**os.environ, **slot.environment},
+                env={**os.environ, **slot.environment, pulse.PARENT: str(os.getpid())},
             )
 
     def _reap(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interplay.geometry import Change, Displaced, Gram, Tangent, Weights, attainable_M, change, displaced, gram, tangent, weight_norms2_SM
+from interplay.geometry import Change, Displaced, Gram, Tangent, Weights, attainable_M, change, displaced, gram, null_sd_SM, tangent, weight_norms2_SM
 from interplay.measure import ABSENT, ITERATION, PREVIOUS, START, Measured, gradients2_M, scattered, shared_rows, stacked
 from interplay.sketch import Sketcher
 from interplay.tensors import Module, start_value
@@ -114,7 +114,7 @@ class AdapterGroup:
         own = gram(update, update)
         sums = {"update": own.both_SM(), "weight": weight_norms2_SM(own), "gradient": self._in_factor_space(gradients_M)}
         sums |= self._with_previous(update) | ({} if moved is None else _with_displacement(displaced(update, own, *moved)))
-        sums |= self._with_other(update, other)
+        sums |= self._with_other(update, own, other)
         sketch = self._sketch(update, sketcher)
         self._keep(Kept(update, own))
         return Measured(stacked(sums, 2, len(self.modules), self.device), sketch)
@@ -128,7 +128,7 @@ class AdapterGroup:
             return {}
         return {"with_previous": gram(update, self.latest.change).both_SM(), "previous": self.latest.gram.both_SM()}
 
-    def _with_other(self, update: Change, other: AdapterGroup | None) -> dict[str, Tensor]:
+    def _with_other(self, update: Change, own: Gram, other: AdapterGroup | None) -> dict[str, Tensor]:
         """Against the other role's latest update and iteration delta, where it has the same modules."""
         kept = {} if other is None else {"other_update": other.latest, "other_iteration": other.iteration}
         if other is None or not any(kept.values()):
@@ -138,7 +138,7 @@ class AdapterGroup:
         found: dict[str, Tensor] = {}
         for name, item in kept.items():
             if item is not None:
-                found |= _compared(name, update, reach, item.change.rows(theirs), item.gram.rows(theirs))
+                found |= _compared(name, update, own.rows(mine), reach, item.change.rows(theirs), item.gram.rows(theirs))
         return {key: scattered(value_SM, mine, len(self.modules)) for key, value_SM in found.items()}
 
     def _keep(self, kept: Kept) -> None:
@@ -168,8 +168,13 @@ def _with_displacement(found: Displaced) -> dict[str, Tensor]:
     return {name: grams.both_SM() for name, grams in sums.items()}
 
 
-def _compared(name: str, update: Change, reach: Tangent, theirs: Change, own: Gram) -> dict[str, Tensor]:
-    """Inner product, squared norm and attainable cosine with a change of another role. Factors are free: 1 there."""
+def _compared(name: str, update: Change, own: Gram, reach: Tangent, theirs: Change, their_own: Gram) -> dict[str, Tensor]:
+    """Inner product, squared norm, attainable cosine and null with a change of another role. Factors are free: 1 is attainable there."""
     cross = gram(update, theirs)
-    reach_M = attainable_M(reach, cross, own)
-    return {f"with_{name}": cross.both_SM(), name: own.both_SM(), f"attainable_{name}": torch.stack([torch.ones_like(reach_M), reach_M])}
+    reach_M = attainable_M(reach, cross, their_own)
+    return {
+        f"with_{name}": cross.both_SM(),
+        name: their_own.both_SM(),
+        f"attainable_{name}": torch.stack([torch.ones_like(reach_M), reach_M]),
+        f"null_{name}": null_sd_SM(own, cross, their_own, update.left_MmQ.shape[1], update.right_MQn.shape[2]),
+    }

@@ -1,25 +1,26 @@
-"""A plan: methods x seeds under one budget, each row a complete `interplay train` command line of its own.
+"""A plan: arms x seeds under one budget, each row a complete `interplay train` command line of its own.
 
-    interplay compare --methods rloo,dpo --seeds 3 --out runs/compare
+    interplay compare --methods rloo,zopro,zopro:mode=wrong_v --seeds 3 --out runs/compare
 
-Here a plan is made, checked, written down and compared with the one that stands in its folder, and the
-state of each row is read from disk. Nothing is started here, and whether a method exists is asked of the
+An arm is a method, or a method with settings of its own behind colons. Here a plan is made, checked, written
+down and compared with the one that stands in its folder, which may grow by arms and seeds, and the state of
+each row is read from disk. Nothing is started here, and whether a method exists is asked of the
 engine elsewhere (app/engine.py): this file needs no torch.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 from interplay import disk
 from interplay.config import RunConfig, plain
 from interplay.errors import ConfigError, StoreError, allowed, nearest
-from interplay.reading import RUN, RunReader, read_info
+from interplay.reading import RUN, RunReader, read_info, refuse_no_run
 
 PLAN, LOCK, LOGS, WARM = "plan.json", "compare.lock", "logs", "warm"
 #: What a row spends unless it is typed: one iteration, since a warm start has made the one before, and few judged pairs, which come after its updates.
@@ -46,7 +47,7 @@ Overrides = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Row:
-    """One run of the plan. `control`: exempt from the common budget, and marked wherever it is shown."""
+    """One run of the plan. `method`: the arm as it was named. `control`: exempt from the common budget, and marked wherever it is shown."""
 
     name: str
     method: str
@@ -112,16 +113,16 @@ def plan(
     controls: Collection[str] = CONTROLS,
     warm: str | None = None,
 ) -> Plan:
-    """Methods x seeds. `warm` names the method of a first run that all rows start from, unless `shared` names a run already.
+    """Arms x seeds. `warm` names the method of a first run that all rows start from, unless `shared` names a run already.
 
-    Raises `ConfigError` for repeated methods or seeds and for unequal budgets.
+    `overrides` and `controls` name methods or single arms. Raises `ConfigError` for repeated arms or seeds and for unequal budgets.
     """
     _refuse_repeated("--methods", methods)
     _refuse_repeated("--seeds", seeds)
     chosen = overrides or {}
     first = None if warm is None or shared.start_from else _warm_up(shared, warm, seeds[0], out, chosen)
     start = str(first.folder) if first else _checked_start(shared.start_from)
-    arms = [_row(_starting_from(shared, start), method, seed, out, chosen, method in controls) for seed in seeds for method in methods]
+    arms = [_row(_starting_from(shared, start), arm, seed, out, chosen, bool({arm, parted(arm)[0]} & set(controls))) for seed in seeds for arm in methods]
     _refuse_repeated("--methods", [row.name for row in arms])
     _refuse_unequal(arms)
     return Plan(out, (*([first] if first else ()), *arms))
@@ -138,23 +139,46 @@ def _warm_up(shared: RunConfig, method: str, seed: int, out: Path, overrides: Ov
     return Row(WARM, method, seed, row.config.with_(iterations=1, out=str(out / WARM)))
 
 
-def _row(shared: RunConfig, method: str, seed: int, out: Path, overrides: Overrides, control: bool) -> Row:
-    name = f"{disk.slug(method.replace('+', '-').replace('_', '-'))}-s{seed}"
+def _row(shared: RunConfig, arm: str, seed: int, out: Path, overrides: Overrides, control: bool) -> Row:
+    method, own = parted(arm)
+    name = f"{disk.slug(re.sub('[+_:=]', '-', arm))}-s{seed}"
     raw = {**shared.to_mapping(), "method": method, "seed": seed, "out": str(out / name)}
     settings = dict(shared.settings)
-    for key, value in overrides.get(method, {}).items():
+    for key, value in {**overrides.get(method, {}), **own}.items():
         if key in _FIELDS:
             raw[key] = value
         else:
             settings[key] = plain(value)
-    return Row(name, method, seed, RunConfig.from_mapping({**raw, "settings": settings}, source=f"--for {method}"), control)
+    return Row(name, arm, seed, RunConfig.from_mapping({**raw, "settings": settings}, source=f"--methods {arm}"), control)
+
+
+def parted(arm: str) -> tuple[str, dict[str, str]]:
+    """`zopro:mode=wrong_v` -> the method, and what this arm alone sets. Raises `ConfigError`."""
+    method, *words = arm.split(":")
+    own: dict[str, str] = {}
+    for word in words:
+        key, value = _assigned(word, f"--methods names {arm!r}", "write METHOD:KEY=VALUE, such as zopro:mode=wrong_v")
+        if key in own:
+            raise ConfigError(f"--methods names {arm!r}, which sets {key} twice; write it once")
+        own[key] = value
+    return method, own
+
+
+def _assigned(word: str, where: str, how: str) -> tuple[str, str]:
+    """`learning-rate=1e-4` -> key and value. Raises `ConfigError` for anything else, and for what the plan itself decides."""
+    key, equals, value = word.partition("=")
+    key = key.strip().replace("-", "_")
+    if not (key and equals and value.strip()):
+        raise ConfigError(f"{where}; {how}")
+    if key in _PLANNED:
+        raise ConfigError(f"{where}, but the plan sets {key}; use {_PLANNED[key]}")
+    return key, value.strip()
 
 
 def _checked_start(run: str | None) -> str | None:
     if run is None:
         return None
-    if not (Path(run) / RUN).is_file():
-        raise ConfigError(f"--from is {run!r}, which is not a run folder (no {RUN}); `interplay runs` lists the runs")
+    refuse_no_run("--from", Path(run))
     if not resumable(Path(run)):
         raise ConfigError(f"--from is {run!r}, which has no complete iteration to start from; let that run finish one, or choose another")
     return run
@@ -208,18 +232,13 @@ def parse_overrides(words: Iterable[str], methods: Collection[str]) -> dict[str,
     """`dpo:learning-rate=1e-4` for each `--for` -> method -> key -> value. Raises `ConfigError`."""
     found: dict[str, dict[str, str]] = {}
     for word in words:
-        method, colon, rest = word.partition(":")
-        key, equals, value = rest.partition("=")
-        key = key.strip().replace("-", "_")
-        if not (method and colon and key and equals):
-            raise ConfigError(f"--for is {word!r}; write METHOD:KEY=VALUE, such as --for dpo:learning-rate=1e-4")
+        method, _, rest = word.partition(":")
+        key, value = _assigned(rest if method else "", f"--for is {word!r}", "write METHOD:KEY=VALUE, such as --for dpo:learning-rate=1e-4")
         if method not in methods:
             raise ConfigError(f"--for is {word!r}, but {method!r} is not compared here{nearest(method, methods)}; allowed: {allowed(methods)}")
-        if key in _PLANNED:
-            raise ConfigError(f"--for is {word!r}, but the plan sets {key}; use {_PLANNED[key]}")
         if key in found.setdefault(method, {}):
             raise ConfigError(f"--for names {method}:{key} twice; write it once")
-        found[method][key] = value.strip()
+        found[method][key] = value
     return found
 
 
@@ -236,18 +255,24 @@ def agree(asked: Plan) -> None:
 
 
 def settle(asked: Plan) -> None:
-    """Write the plan down where none stands yet."""
+    """Write the plan down where none stands yet, or a smaller one. Call it `alone`."""
     agree(asked)
-    with disk.explained(asked.out, "cannot be made"):
-        disk.make_folder(asked.out)
-    if not (asked.out / PLAN).exists():
+    _make(asked.out)
+    recorded = read(asked.out)
+    if recorded is None or len(recorded.rows) < len(asked.rows):
         with disk.explained(asked.out / PLAN, "cannot be written"):
             disk.write_json(asked.out / PLAN, _to_json(asked))
 
 
+def _make(out: Path) -> None:
+    with disk.explained(out, "cannot be made"):
+        disk.make_folder(out)
+
+
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """One process runs the plan of a folder. Raises `StoreError` that names the other one."""
+    """One process runs the plan of a folder, which is made where it is missing. Raises `StoreError` that names the other one."""
+    _make(out)
     with disk.explained(out, "cannot be locked"):
         lock = disk.lock(out / LOCK, "run", "wait for its end, or stop it")
     try:
@@ -282,7 +307,7 @@ def read(out: Path) -> Plan | None:
 def _read_row(raw: Mapping[str, Any], was: str, out: Path) -> Row:
     config = RunConfig.from_argv([str(word) for word in raw["argv"][1:]])
     config = _starting_from(config, _moved(config.start_from, was, out)).with_(out=_moved(config.out, was, out))
-    return Row(str(raw["name"]), config.method, config.seed, config, raw["control"] is True)
+    return Row(str(raw["name"]), str(raw["method"]), config.seed, config, raw["control"] is True)
 
 
 def _moved(path: str | None, was: str, out: Path) -> str | None:
@@ -291,11 +316,12 @@ def _moved(path: str | None, was: str, out: Path) -> str | None:
 
 
 def difference(recorded: Plan, asked: Plan) -> str | None:
-    """The first difference in words, or None."""
-    for old, new in zip_longest(recorded.rows, asked.rows):
-        if old is None or new is None or old.name != new.name:
-            names = [row.name if row else "no more rows" for row in (old, new)]
-            return f"it goes on with {names[0]} where this command has {names[1]}"
+    """Why the recorded rows are not all rows of what is asked, in words, or None: a plan may grow, but what stands in it stays."""
+    ours = {row.name: row for row in asked.rows}
+    for old in recorded.rows:
+        new = ours.get(old.name)
+        if new is None:
+            return f"it has {old.name}, which this command leaves out"
         if told := next(_differing(old.config, new.config), None):
             return f"{told[0]} of {new.name} is {told[1]!r} there and {told[2]!r} here"
         if old.control != new.control:

@@ -94,6 +94,13 @@ class RunConfig:
     heldout_pairs: int = setting(32, "scoring", "held-out judged pairs on which every iteration is scored", low=0)
     pairs: int = setting(32, "reward", "prompts for which each iteration makes and judges a pair", low=2)
     keep_close: float = setting(0.5, "reward", "after refining, the reward model is this share of the saved one plus the rest of the new one", low=0, high=1)
+    freeze_reward: bool = setting(False, "reward", "control: the reward model stays as iteration 0, or the run that this one starts from, made it")
+    reward_labels: str = setting(
+        "judged",
+        "reward",
+        "what the reward model learns from; shuffled is a control: a coin decides which answer of each pair was better",
+        choices=("judged", "shuffled"),
+    )
     judge: str = setting("gold", "reward", "who says which of two answers is better", choices=("gold", "model"))
     judge_model: str | None = setting(None, "reward", "instruct model of `--judge model`; default: the run's own base model")
 

@@ -176,6 +176,27 @@ def attainable_M(reach: Tangent, cross: Gram, own: Gram) -> Tensor:
     return reach_M
 
 
+def null_sd_SM(update: Gram, cross: Gram, own: Gram, m: int, n: int) -> Tensor:
+    """Standard deviation of the cosine with a change Y if the update's dA and dB were noise of the norms they have; factor, then effective space.
+
+    For isotropic dB (m x r) and dA (r x n), with b = ||dB||^2 / (m r), a = ||dA||^2 / (r n) and Y held fixed,
+
+        Var <dB A + B dA, Y> = b ||Y A'||^2 + a ||B' Y||^2,    E ||dB A + B dA||^2 = b m ||A||^2 + a n ||B||^2,
+
+    which for B = 0 and orthogonal rows of A of equal length gives 1/sqrt(r m), however many numbers the weight has.
+    `update` and `own` are Grams with themselves, `cross` that of the update with Y. NaN where either is zero.
+    """
+    r = update.left_MQQ.shape[1] // 2
+    b_M, a_M = _trace(update.left_MQQ[:, :r, :r]) / (m * r), _trace(update.right_MQQ[:, r:, r:]) / (n * r)
+    BB_M, AA_M = _trace(update.left_MQQ[:, r:, r:]), _trace(update.right_MQQ[:, :r, :r])
+    YA_M = (own.left_MQQ * _self_product(cross.right_MQQ[:, :r])).sum((1, 2))
+    BY_M = (_self_product(cross.left_MQQ[:, r:]) * own.right_MQQ).sum((1, 2))
+    effective_M = (b_M * YA_M + a_M * BY_M) / ((b_M * m * AA_M + a_M * n * BB_M) * own.effective_M())
+    theirs_B_M, theirs_A_M = _trace(own.left_MQQ[:, :r, :r]), _trace(own.right_MQQ[:, r:, r:])
+    factor_M = (b_M * theirs_B_M + a_M * theirs_A_M) / ((b_M * m + a_M * n) * r * (theirs_B_M + theirs_A_M))
+    return torch.stack([factor_M, effective_M]).sqrt()
+
+
 def _whitener(basis_MRn: Tensor) -> Tensor:
     """W with W W' = (X X')^+ for the rows X of `basis`; directions below `TOLERANCE` do not count."""
     wide = basis_MRn.double()

@@ -175,7 +175,7 @@ def _iterate(session: Session, iteration: int, pairs: Sequence[Pair]) -> Sequenc
         session.recorder.end_iteration(role)
     fresh = pairing.make(session, iteration)
     reward_moved: reward_model.Weights = {}
-    if session.models.reward is not None:
+    if session.models.reward is not None and not session.config.freeze_reward:
         before = session.unmerged
         _refine(session, fresh, iteration)
         if before is not None:
@@ -235,6 +235,7 @@ def _train_policy(session: Session, iteration: int, pairs: Sequence[Pair]) -> No
             session.say(f"iteration {iteration}: policy update {done + 1} of {config.updates}")
             update(session, experience, targets, index)
             done += 1
+    sessions.doubt_slopes(session)
 
 
 def gather(session: Session, number: int, pairs: Sequence[Pair]) -> Experience:
@@ -330,6 +331,7 @@ def update(session: Session, experience: Experience, targets: Targets, index: Te
     metrics = numbers(session.policy.step(loss))
     session.forwards += metrics.pop("forwards", 1.0)
     session.done += 1
+    session.slopes += [ratio for name, ratio in metrics.items() if name == "zo/signal_to_noise"]
     session.latest = {name: experience.shown[name] for name in ("reward", "kl")}
     totals = {"tokens": float(session.tokens), "seconds": session.seconds, "forwards": session.forwards, "peak_memory": peak_memory(session.models.device)}
     session.log("policy", {**experience.shown, **metrics, **totals})
@@ -355,6 +357,8 @@ def _update_critic(session: Session, sequences: Sequences, batch: Batch, targets
 def _refine(session: Session, pairs: Sequence[Pair], iteration: int) -> None:
     """Train the reward model on judged pairs and keep its un-merged weights."""
     session.say(f"iteration {iteration}: reward model")
+    if session.config.reward_labels == "shuffled":
+        pairs = pairing.by_coin(pairs, session.seed("labels", iteration))
     recorder, models = session.recorder, session.models
     attached: list[Any] = []
 

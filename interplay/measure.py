@@ -16,12 +16,12 @@ from torch import Tensor
 from interplay.geometry import Floats, Rows, cosine, root
 from interplay.tensors import Module
 
-#: Squared norms, inner products and attainable cosines: the Q quantities of `Measured.sums_QR`.
+#: Squared norms, inner products, attainable cosines and nulls: the Q quantities of `Measured.sums_QR`.
 SUMS = (
     *("update", "weight", "gradient", "displacement"),
     *("with_previous", "previous", "with_displacement", "displacement_before"),
-    *("with_other_update", "other_update", "attainable_other_update"),
-    *("with_other_iteration", "other_iteration", "attainable_other_iteration"),
+    *("with_other_update", "other_update", "attainable_other_update", "null_other_update"),
+    *("with_other_iteration", "other_iteration", "attainable_other_iteration", "null_other_iteration"),
 )
 #: A squared norm that is not there at all: no tensor of the module has a gradient.
 ABSENT = -1.0
@@ -102,4 +102,5 @@ def numbers(sums: Mapping[str, Floats], scale_R: Floats) -> dict[str, Floats]:
     for name in ("other_update", "other_iteration"):
         columns[f"cos_{name}"] = cosine(sums[f"with_{name}"], sums["update"], sums[name])
         columns[f"attainable_{name}"] = np.where(sums[name] > 0, sums[f"attainable_{name}"], np.nan)
+        columns[f"null_{name}"] = np.where(np.isfinite(columns[f"cos_{name}"]), sums[f"null_{name}"], np.nan)
     return columns

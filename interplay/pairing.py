@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
 from interplay import judges, reward_model, rollouts
@@ -58,3 +60,9 @@ def least_sure(session: Session, found: list[Candidate]) -> list[Candidate]:
     scored_B = rollouts.scores(session.models.reward, answers)
     gap = (scored_B[0::2] - scored_B[1::2]).abs().tolist()
     return [found[i] for i in sorted(range(len(found)), key=gap.__getitem__)[:keep]]
+
+
+def by_coin(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    """The same answers under labels that say nothing (a control): a fair coin decides for each pair which answer was the better one."""
+    heads_P = np.random.default_rng(seed).random(len(pairs)) < 0.5
+    return [replace(p, chosen=p.rejected, rejected=p.chosen, ended=p.ended[::-1]) if heads else p for p, heads in zip(pairs, heads_P, strict=True)]

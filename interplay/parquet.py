@@ -152,9 +152,19 @@ def pieces(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> I
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns=columns).cast(target)
+                held = [name for name in target.names if name in file.schema_arrow.names]
+                yield _completed(file.read_row_group(group, columns=held), target)
     except (pa.ArrowException, OSError) as error:
         raise DamagedError(path, error) from error
+
+
+def _completed(table: pa.Table, target: pa.Schema) -> pa.Table:
+    """The wanted columns: what an older file has not is null, what a newer one has besides is left out. Raises `pa.ArrowInvalid` where null may not be."""
+    missing = [field.name for field in target if field.name not in table.column_names]
+    if any(not target.field(name).nullable for name in missing):
+        raise pa.ArrowInvalid(f"no column {missing[0]}")
+    arrays = [pa.nulls(len(table), field.type) if field.name in missing else table[field.name].cast(field.type) for field in target]
+    return pa.Table.from_arrays(arrays, schema=target)
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:

@@ -118,8 +118,15 @@ class PlainGroup:
                         products.append(torch.dot(vectors[x], vectors[y]))
             offset += flat_N.numel()
         sums = {name: self._per_module(owners, products) for name, (owners, products) in found.items()}
-        ones = {f"attainable_{name}": torch.ones_like(sums[name]) for name in ("other_update", "other_iteration") if name in sums}
-        return sums | ones
+        return sums | self._chances(sums)
+
+    def _chances(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All weights are free, so any cosine is attainable, and those of random updates of n numbers spread by 1/sqrt(n)."""
+        sizes_M = torch.zeros(len(self.modules), dtype=torch.float64, device=self.device)
+        owners = torch.tensor([i for i, _ in self._parts], device=self.device)
+        sizes_M.index_add_(0, owners, torch.tensor([float(tensor.numel()) for tensor in self._tensors], dtype=torch.float64, device=self.device))
+        names = [name for name in ("other_update", "other_iteration") if name in sums]
+        return {f"attainable_{n}": torch.ones_like(sums[n]) for n in names} | {f"null_{n}": sizes_M.rsqrt() for n in names}
 
     def _per_module(self, owners: list[int], products: list[Tensor]) -> Tensor:
         total_M = torch.full((len(self.modules),), torch.nan, dtype=torch.float64, device=self.device)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from interplay import disk
-from interplay.errors import StoreError, allowed, nearest
+from interplay.errors import ConfigError, StoreError, allowed, nearest
 from interplay.parts import Parts
 from interplay.records import SCHEMA_VERSION, STATES, STREAMS, RunInfo, State, Stream, schema
 
@@ -142,6 +142,13 @@ class RunReader:
         if stream not in self._schemas:
             raise StoreError(f"stream is {stream!r}; allowed: {allowed(STREAMS)}{nearest(stream, STREAMS)}")
         return self._schemas[stream]
+
+
+def refuse_no_run(argument: str, path: Path) -> None:
+    """Raises `ConfigError` if what a person named is not the folder of a run, with the nearest folder beside it."""
+    if not (path / RUN).is_file():
+        near = nearest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise ConfigError(f"{argument} is {str(path)!r}, which is not a run folder (no {RUN}){near}; `interplay runs` lists the runs")
 
 
 def read_info(path: Path) -> RunInfo:

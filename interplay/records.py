@@ -111,8 +111,10 @@ UPDATES = pa.schema(
         _column("other_role", _WORD, "the role that the cross-role columns compare with", nullable=True),
         _number("cos_other_update", "cosine with the other role's latest update"),
         _number("attainable_other_update", "largest cosine that any update of this module could have had with it"),
+        _number("null_other_update", "standard deviation of that cosine if this update were noise of its norms in the same space"),
         _number("cos_other_iteration", "cosine with the other role's latest complete iteration delta"),
         _number("attainable_other_iteration", "largest cosine that any update of this module could have had with it"),
+        _number("null_other_iteration", "standard deviation of that cosine if this update were noise of its norms in the same space"),
     ]
 )
 

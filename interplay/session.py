@@ -75,6 +75,7 @@ class Session:
     forwards: float = 0.0  # passes of a batch through the policy for updates
     offset: tuple[int, int] = (0, 0)  # rollout batches and rounds of pairs that the run it started from has used
     warned: bool = False
+    slopes: list[float] = field(default_factory=list)  # signal-to-noise ratios of this iteration's slopes
     latest: dict[str, float] = field(default_factory=dict)
 
     # --- time, seeds, order ----------------------------------------------------------------------
@@ -153,8 +154,8 @@ class Session:
     @property
     def planned_updates(self) -> int:
         config = self.config
-        refinements = (config.iterations + 1) * config.reward_updates if self.models.reward is not None else 0
-        return config.iterations * config.updates + refinements
+        phases = (not config.start_from) + (0 if config.freeze_reward else config.iterations)
+        return config.iterations * config.updates + (phases * config.reward_updates if self.models.reward is not None else 0)
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -225,7 +226,7 @@ def _precise(config: RunConfig, method: Method) -> RunConfig:
         return config.with_(dtype="float32")
     warnings.warn(
         "--dtype is bfloat16: with it slopes had the right sign in 5 of 8 directions where float32 had 8 of 8 (epsilon 1e-3); "
-        "compare zo/signal_to_noise with a float32 run before you trust this one",
+        "each iteration will say whether the recorded signal-to-noise ratio makes it safe here",
         stacklevel=2,
     )
     return config
@@ -285,6 +286,22 @@ def _notes(config: RunConfig, loaded: Models) -> list[str]:
         "independent": "each adapter drew its own A (B = 0): equal gradients then have an effective cosine of about rank / inputs",
     }[config.adapter_init]
     return [note for note in (loaded.source.note, start if config.tune == "lora" else None) if note]
+
+
+SAFE = 2.0  # a mean of twice its standard error has the right sign in 97 of 100 draws
+
+
+def doubt_slopes(session: Session) -> None:
+    """Under bfloat16 slopes are worth what their recorded noise says, rounding included: warn, and note it in `run.json`, where it says little."""
+    ratios, session.slopes = session.slopes, []
+    if session.models.dtype == torch.float32 or not ratios:
+        return
+    typical = float(np.median(ratios))
+    verdict = "safe enough" if typical >= SAFE else "not safe"
+    said = f"iteration {session.recorder.iteration}: slopes under bfloat16 are {verdict}: median signal-to-noise ratio {typical:.2f}, wanted {SAFE:g}"
+    session.store.update_info(notes=[*session.store.info.notes, said])
+    if typical < SAFE:
+        warnings.warn(f"{said}; use --dtype float32, more --completions, or --set directions", stacklevel=2)
 
 
 # --- attaching and resuming ------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from safetensors import safe_open
 from interplay import checkpoints, reward_model
 from interplay.config import RunConfig
 from interplay.directions import Guides
-from interplay.errors import ConfigError, StoreError, nearest
+from interplay.errors import ConfigError, StoreError
 from interplay.evaluation import Baseline
+from interplay.reading import refuse_no_run
 from interplay.reward_model import Weights
 from interplay.session import Session, first_order
 from interplay.store import RunStore
@@ -36,9 +37,7 @@ def find(config: RunConfig) -> Start | None:
     if config.start_from is None:
         return None
     run = Path(config.start_from)
-    if not (run / "run.json").is_file():
-        near = nearest(run.name, [p.name for p in run.parent.iterdir()]) if run.parent.is_dir() else ""
-        raise ConfigError(f"--from is {config.start_from!r}, which is not a run folder (no run.json){near}; `interplay runs` lists the runs")
+    refuse_no_run("--from", run)
     try:
         RunStore.open(run)
     except StoreError as error:

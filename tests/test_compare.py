@@ -97,6 +97,34 @@ def test_controls_are_marked_and_need_not_keep_the_budget(tmp_path: Path) -> Non
     assert plan.controls == {"extrapolate"}
 
 
+def test_an_arm_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    arms = ("zopro", "zopro:mode=wrong_v:learning-rate=0.1", "zopro:freeze_reward=true")
+    plan = made(tmp_path, arms, (0,), overrides={"zopro": {"alpha": "0.5"}}, controls={"zopro:freeze_reward=true"})
+    assert plan.methods == arms
+    assert {row.config.method for row in plan.rows} == {"zopro"}
+    assert [row.config.settings for row in plan.rows] == [{"alpha": 0.5}, {"alpha": 0.5, "mode": "wrong_v"}, {"alpha": 0.5}]
+    assert [row.config.learning_rate for row in plan.rows] == [None, 0.1, None]
+    assert [row.config.freeze_reward for row in plan.rows] == [False, False, True]
+    assert plan.controls == {"zopro:freeze_reward=true"}
+    settle(plan)
+    assert compare.read(tmp_path) == plan
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("zopro:", "write METHOD:KEY=VALUE"),
+        ("zopro:mode", "write METHOD:KEY=VALUE"),
+        ("zopro:seed=1", "the plan sets seed; use --seeds"),
+        ("zopro:alpha=1:alpha=2", "sets alpha twice"),
+        ("zopro:updates=9", "updates is 9 for zopro:updates=9 but 6 for rloo"),
+    ],
+)
+def test_an_arm_that_is_none(arm: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        made(tmp_path, ("rloo", arm), (0,))
+
+
 @pytest.mark.parametrize("method", ["../../escape", "a/b", "x\0y", "UPPER", "réel", "-dash", "a+b", "online_dpo", "." * 200])
 def test_a_row_of_any_name_stays_in_its_folder(method: str, tmp_path: Path) -> None:
     (row,) = made(tmp_path, (method,), (0,)).rows
@@ -164,6 +192,7 @@ BAD = [
     (["--methods", "rloo", "--seed", "1"], "unknown argument '--seed'; did you mean '--seeds'"),
     (["--methods", "rloo", "--for", "rloo"], "write METHOD:KEY=VALUE"),
     (["--methods", "rloo", "--for", "rlo:clip=1"], "did you mean 'rloo'"),
+    (["--methods", "zopro,zopro:mod=iso"], "--set mod: zopro has no such setting; did you mean 'mode'"),
     (["--methods", "rloo,dpo", "--for", "dpo:updates=9"], "updates is 9 for dpo but 12 for rloo"),
     (["--methods", "rloo,dpo", "--for", "dpo:learning_rat=1"], "--set learning_rat: dpo has no such setting"),
     (["--methods", "rloo,dpo", "--for", "dpo:learning-rate=fast"], "--learning-rate is 'fast'; it must be a number"),
@@ -252,12 +281,11 @@ def test_the_same_plan_is_agreed_with_wherever_its_folder_lies(tmp_path: Path, m
     ("change", "message"),
     [
         ({"shared": RunConfig(updates=7)}, "updates of rloo-s0 is 6 there and 7 here"),
-        ({"seeds": (0, 2)}, "it goes on with rloo-s1 where this command has rloo-s2"),
-        ({"seeds": (0, 1, 2)}, "it goes on with no more rows where this command has rloo-s2"),
-        ({"methods": ("rloo",)}, "it goes on with dpo-s0 where this command has rloo-s1"),
+        ({"seeds": (0, 2)}, "it has rloo-s1, which this command leaves out"),
+        ({"methods": ("rloo",)}, "it has dpo-s0, which this command leaves out"),
         ({"overrides": {"dpo": {"beta": "0.5"}}}, "settings of dpo-s0 is {} there and {'beta': 0.5} here"),
         ({"controls": {"dpo"}}, "dpo is no control there"),
-        ({"warm": "rloo"}, "it goes on with rloo-s0 where this command has warm"),
+        ({"warm": "rloo"}, "start_from of rloo-s0 is None there and"),
     ],
 )
 def test_a_plan_that_differs_is_refused_by_its_first_difference(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -266,6 +294,15 @@ def test_a_plan_that_differs_is_refused_by_its_first_difference(change: dict[str
         settle(made(tmp_path, **change))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_plan_grows_by_arms_and_seeds(tmp_path: Path) -> None:
+    settle(made(tmp_path, warm="rloo"))
+    grown = made(tmp_path, ("rloo", "zopro", "dpo"), (0, 1, 2), warm="rloo")
+    settle(grown)
+    assert compare.read(tmp_path) == grown
+    with pytest.raises(ConfigError, match="it has zopro-s0, which this command leaves out"):
+        settle(made(tmp_path, warm="rloo"))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"out": "x"}', '{"out": "x", "rows": [1]}', '{"out": "x", "rows": [{"argv": ["train", "--nonsense"]}]}'])

@@ -131,7 +131,7 @@ def test_thinning_keeps_spikes_and_is_declared() -> None:
     assert len(line.x) <= screen.MOST_POINTS
     assert np.max(line.y) == 99.0
     assert (line.x[0], line.x[-1]) == (0, 119_999)
-    assert "4,000 of 120,000 points, MinMax" in screen.caption(spec)
+    assert "4,000 of 120,000 points, MinMaxLTTB" in screen.caption(spec)
     assert "points" not in screen.caption(_long(500))
 
 

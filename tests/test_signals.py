@@ -139,3 +139,29 @@ def test_the_real_command(model: Path, prompts: Path, tmp_path: Path, doing: str
     assert store.problems() == []
     clocks = frame(tmp_path / "run", "updates")["clock"].unique().tolist()
     assert clocks == list(range(1, len(clocks) + 1))
+
+
+ORPHAN = (
+    "import sys, time; from pathlib import Path; from interplay import pulse\n"
+    "with pulse.beating(Path(sys.argv[1]), 0.05):\n"
+    "    print('at work', flush=True); time.sleep(60)"
+)
+MASTER = (
+    "import os, subprocess, sys, time; from interplay import pulse\n"
+    "child = subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]], env={**os.environ, pulse.PARENT: str(os.getpid())}, process_group=0)\n"
+    "print(child.pid, flush=True); time.sleep(60)"
+)
+
+
+def test_a_run_ends_when_the_process_that_waits_for_it_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", MASTER, ORPHAN, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=PROJECT) as master:
+        assert master.stdout is not None
+        lines = {master.stdout.readline().strip(), master.stdout.readline().strip()}
+        child = psutil.Process(int(next(line for line in lines if line.isdigit())))
+        assert "at work" in lines
+        time.sleep(0.2)
+        assert child.is_running()
+        master.kill()
+        master.wait()
+        _, alive = psutil.wait_procs([child], timeout=10)
+    assert not alive

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from interplay import disk
+from interplay import disk, parquet
 from interplay import store as store_module
 from interplay.errors import Interrupted, StoreError
 from interplay.records import SCHEMA_VERSION, STREAMS, RunInfo, SketchSpec, schema
@@ -334,6 +334,23 @@ def test_a_newer_run_can_be_read_but_not_written(path: Path) -> None:
     assert "newer Interplay" in Runs(path.parent).list()[0].problems[0]
     with pytest.raises(StoreError, match="newer Interplay"):
         RunStore.open(path, write=True)
+
+
+def test_a_column_that_an_older_or_newer_file_has_otherwise(tmp_path: Path) -> None:
+    whole = schema("metrics")
+    rows = {"clock": [1], "update": [1], "iteration": [0], "role": ["policy"], "split": ["train"], "name": ["loss"], "value": [0.5], "seconds": [2.0]}
+    table = parquet.as_table("metrics", whole, rows)
+    for name, changed in (
+        ("older", table.drop_columns(["value"])),
+        ("newer", table.append_column("novel", [[7]])),
+        ("broken", table.drop_columns(["seconds"])),
+    ):
+        pq.write_table(changed, tmp_path / name)
+    (older,), (newer,) = (list(parquet.pieces(tmp_path / name, whole)) for name in ("older", "newer"))
+    assert (older.schema, older["value"].to_pylist(), older["seconds"].to_pylist()) == (whole, [None], [2.0])
+    assert newer == table
+    with pytest.raises(StoreError, match="no column seconds"):
+        list(parquet.pieces(tmp_path / "broken", whole))
 
 
 def _race(path: Path, start: Any, results: Any) -> None:
