@@ -59,8 +59,9 @@ class Evaluator:
     def score(self, models: Models) -> Score:
         """Sample, score by every judge, and sum up. The first call fixes the baseline."""
         config = self.config
-        sequences = rollouts.sample(models, self.prompts, config, completions=1, seed=config.stream_seed("sampling"))
-        kl_B, entropy = self._divergence(models, sequences)
+        sequences, ours_BT, entropy_BT = rollouts.sample_scored(models, self.prompts, config, seed=config.stream_seed("sampling"))
+        kl_B: list[float] = ((ours_BT - self._under_reference(models, sequences)) * sequences.mask_BT).sum(-1).tolist()
+        entropy = float(entropy_BT[sequences.mask_BT].mean())
         gold_B = [self.task.gold(prompt, text) for prompt, text in zip(sequences.prompts, sequences.texts, strict=True)]
         proxy_B = self._proxy(models, sequences)
         metrics: dict[str, float | None] = {
@@ -76,14 +77,8 @@ class Evaluator:
         }
         return Score(metrics, sequences, gold_B, proxy_B, kl_B)
 
-    def _divergence(self, models: Models, sequences: Sequences) -> tuple[list[float], float]:
-        """KL to the reference of each completion, and the mean entropy over tokens."""
-        ours_BT, entropy_BT = rollouts.scored_alike(models.policy, sequences, self.config.temperature)
-        kl_B: list[float] = ((ours_BT - self._under_reference(models, sequences)) * sequences.mask_BT).sum(-1).tolist()
-        return kl_B, float(entropy_BT[sequences.mask_BT].mean())
-
     def _under_reference(self, models: Models, sequences: Sequences) -> Tensor:
-        """Log-probabilities under the reference, made like the policy's, so that two equal models give equal numbers."""
+        """Log-probabilities under the reference."""
         with rollouts.reference(models) as model:
             return rollouts.scored_alike(model, sequences, self.config.temperature)[0]
 

@@ -133,6 +133,52 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 def sample(models: Models, prompts: Sequence[Prompt], config: RunConfig, *, completions: int, seed: int) -> Sequences:
     """`completions` answers to each prompt by the current policy, rows of a prompt side by side."""
+    return _sample(models, prompts, config, completions, seed, [])
+
+
+def sample_scored(models: Models, prompts: Sequence[Prompt], config: RunConfig, *, seed: int) -> tuple[Sequences, Tensor, Tensor]:
+    """One answer to each prompt, with what `scored` gives for it (B x T each): the sampler knows it, and no pass is spent on it.
+
+    Equal to `scored` up to rounding, which in float32 is 1e-5 nats and in bfloat16 too much to be held against a reference: there the
+    answers are scored by a pass of their own.
+    """
+    if models.dtype != torch.float32:
+        sequences = sample(models, prompts, config, completions=1, seed=seed)
+        return sequences, *scored_alike(models.policy, sequences, config.temperature)
+    listener = _Listener(config.temperature)
+    sequences = _sample(models, prompts, config, 1, seed, [listener])
+    logprobs_BT, entropy_BT = listener.heard(sequences)
+    return sequences, logprobs_BT, entropy_BT
+
+
+class _Listener:
+    """Notes log-probability and entropy of every token that is sampled. A logits processor: called before each draw with all tokens so far."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+        self.all_BV: Tensor | None = None
+        self.columns: list[tuple[Tensor, Tensor]] = []
+        self.entropy_B = torch.empty(0)
+
+    def __call__(self, ids_BS: Tensor, logits_BV: Tensor) -> Tensor:
+        self._drawn(ids_BS[:, -1])
+        self.all_BV = (logits_BV.float() / self.temperature).log_softmax(-1)
+        self.entropy_B = -(self.all_BV.exp() * self.all_BV).sum(-1)
+        return logits_BV
+
+    def _drawn(self, token_B: Tensor) -> None:
+        if self.all_BV is not None:
+            self.columns.append((self.all_BV.gather(-1, token_B[:, None]).squeeze(-1), self.entropy_B))
+
+    def heard(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
+        """Both B x T, zero past the end of an answer."""
+        self._drawn(sequences.ids_BS[:, -1])
+        logprobs_BT, entropy_BT = (torch.stack(rows, 1) for rows in zip(*self.columns, strict=True))
+        ended_BT = ~sequences.mask_BT
+        return logprobs_BT.masked_fill(ended_BT, 0.0), entropy_BT.masked_fill(ended_BT, 0.0)
+
+
+def _sample(models: Models, prompts: Sequence[Prompt], config: RunConfig, completions: int, seed: int, listeners: list[Any]) -> Sequences:
     repeated = [prompt for prompt in prompts for _ in range(completions)]
     encoded = [encode(models.tokenizer, prompt) for prompt in prompts]
     rows = [row for row in encoded for _ in range(completions)]
@@ -143,7 +189,9 @@ def sample(models: Models, prompts: Sequence[Prompt], config: RunConfig, *, comp
     with torch.no_grad(), seeded(seed, models.device), _finite_sampling():
         told = passes.brief(models.policy, prompt_BP.to(models.device), attention_BP.to(models.device), 0)
         begun = {name: told[name] for name in ("attention_mask", "past_key_values") if name in told}
-        ids_BS = models.policy.generate(input_ids=prompt_BP.to(models.device), **begun, generation_config=_generation(config, stops, pad)).cpu()
+        ids_BS = models.policy.generate(
+            input_ids=prompt_BP.to(models.device), **begun, generation_config=_generation(config, stops, pad), logits_processor=listeners
+        ).cpu()
     answer_BT = ids_BS[:, prompt_BP.shape[1] :]
     mask_BT, finished_B = until_stop(answer_BT, stops)
     return _sequences(models, repeated, ids_BS, attention_BP, mask_BT, finished_B, len(prompts), completions)
