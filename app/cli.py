@@ -1,6 +1,6 @@
 """The command line: parse, then one call. Every error a person can mend is one line and exit code 2.
 
-    interplay train | compare | runs | methods | show | dash | env
+    interplay train | compare | report | figure | runs | methods | show | dash | env
 
 Imports of the engine (torch) stay inside the commands that need it, so the viewer installs without.
 """
@@ -230,6 +230,27 @@ def _show(arguments: argparse.Namespace) -> int:
     return tables.show(arguments.folder, Path(arguments.runs), as_json=arguments.json)
 
 
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folders", nargs="+", metavar="RUN", help="run folders, names of runs in --runs, or the folder of a comparison; seeds of one kind count together")
+    _add_root(parser)
+    add("--json", action="store_true", help="print JSON")
+    add("--out", metavar="DIR", help="also write report.json there")
+    parser.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from app import reporting
+
+    return reporting.run(arguments.folders, Path(arguments.runs), as_json=arguments.json, out=Path(arguments.out) if arguments.out else None)
+
+
+def _add_figure(parser: argparse.ArgumentParser) -> None:
+    from app import figure
+
+    figure.add_arguments(parser)
+
+
 def _add_methods(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="show one method with all its settings")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -286,6 +307,8 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "compare": ("train methods x seeds under one budget and show how they differ", _add_compare),
     "runs": ("list recorded runs", _add_runs),
     "show": ("show one run: settings, held-out scores, files", _add_show),
+    "report": ("answer what ZOPrO's sampling relies on, with intervals, for recorded runs", _add_report),
+    "figure": ("draw a figure of recorded runs as a file, for a paper or a browser", _add_figure),
     "methods": ("list methods (objective x update rule) and their settings", _add_methods),
     "dash": ("open the dashboard on 127.0.0.1", _add_dash),
     "env": ("print versions and machine, for a bug report", _add_env),

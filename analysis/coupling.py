@@ -1,0 +1,399 @@
+"""How policy and reward model move together: cosines, lags, norms, shapes of their paths.
+
+A *step* is one update, or the sum of a role's updates in one iteration. In an iteration the policy moves first and the reward model is
+then refined on the policy's new answers. So a lag counts reward steps from the policy step on: at lag 0 stands the first reward step
+after it, and **lag >= 0 is "policy leads"**; at lag -1 stands the reward step just before it, and **lag < 0 is "reward leads"**.
+
+Cosines are exact where the recorder measured them (`other_cosines`, `iteration_cosines`) and sketched between any other two steps, with
+the standard error of the sketch and nothing else: what chance would show is said in `analysis.uncertainty`. What needs no common basis
+(norms, distance correlation, Procrustes) also compares roles of different models; the rest raises the `ValueError` of `same_space`.
+
+Axis letters: P pairs of steps, T policy steps, S reward steps, M modules, R rows, D and E dimensions. Undefined is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import linalg, spatial
+from scipy.spatial import distance
+
+from analysis import geometry
+from analysis.geometry import KEYS, Doubles, Groups, Rows, cosine, ratio
+from analysis.trajectory import Floats, Ints, Trajectory, same_space
+from interplay.records import OTHER_ROLE
+
+By = Literal["iteration", "update"]
+#: Standard errors of sketched cosines near zero of both roles' steps, T x M and S x M (`sketch_errors`).
+Errors = tuple[Doubles, Doubles]
+
+#: Below this share of the largest eigenvalue of a Gram matrix a direction is rounding.
+TOLERANCE = 1e-10
+
+
+# --- steps and lags ----------------------------------------------------------------------------------
+
+
+def steps(path: Trajectory, by: By = "iteration") -> Trajectory:
+    """One role in steps: its updates, or their sums by iteration (with sketched norms, at the clock of the last update).
+
+    A step that has an unknown update is unknown. In a run that is still going on the last iteration is not complete.
+    """
+    _check(by)
+    return path if by == "update" else geometry.summed(path, path.iterations_U)
+
+
+def pairs(policy: Trajectory, reward: Trajectory, by: By = "iteration") -> tuple[Trajectory, Trajectory]:
+    """Both roles in steps, in the modules that both have. Raises the `ValueError` of `same_space`."""
+    first, second = same_space([policy, reward])
+    return steps(first, by), steps(second, by)
+
+
+def lags(policy: Trajectory, reward: Trajectory, by: By = "iteration") -> Ints:
+    """T x S: lag of each reward step to each policy step, in iterations or in reward updates; see the top of this file for its sign.
+
+    By update, lag 0 is the first reward update after the policy update, -1 the last before it.
+    """
+    _check(by)
+    if by == "iteration":
+        return np.asarray(reward.iterations_U[None, :] - policy.iterations_U[:, None])
+    passed_T = np.searchsorted(reward.clocks_U, policy.clocks_U)
+    return np.asarray(np.arange(len(reward.clocks_U))[None, :] - passed_T[:, None])
+
+
+def matched(policy: Trajectory, reward: Trajectory, by: By = "iteration", lag: int = 0) -> tuple[Ints, Ints]:
+    """Places of the policy and of the reward steps that stand at one lag, each (P,). By update, one reward update may stand beside many policy updates."""
+    t_P, s_P = np.nonzero(lags(policy, reward, by) == lag)
+    return t_P, s_P
+
+
+def matched_deltas(policy: Trajectory, reward: Trajectory, by: By = "iteration", lag: int = 0) -> tuple[Floats, Floats]:
+    """The steps at one lag as rows, P x D and P x E (modules times sums); the models may differ. Add them up for positions."""
+    t_P, s_P = matched(policy, reward, by, lag)
+    return policy.sketches_UTK[t_P].reshape(len(t_P), -1), reward.sketches_UTK[s_P].reshape(len(s_P), -1)
+
+
+def _check(by: str) -> None:
+    if by not in ("iteration", "update"):
+        raise ValueError(f"by = {by!r} is not known; choose iteration or update")
+
+
+# --- exact cosines -----------------------------------------------------------------------------------
+
+
+def other_cosines(updates: pd.DataFrame, role: str, space: str = "factor", rows: Rows = "layer") -> pd.DataFrame:
+    """`cosine` of each update of a role with the other role's latest update, exactly, with the largest `attainable` one and the SD of a chance one, `null`."""
+    own = geometry.recorded(updates, role, space, rows)
+    other = geometry.recorded(updates, _other(own, role), space, rows)
+    return _with_other(own, other[["clock", "module", "update_norm"]].rename(columns={"update_norm": "partner"}), "other_update")
+
+
+def other_iteration_cosines(updates: pd.DataFrame, other: Trajectory, role: str, rows: Rows = "layer") -> pd.DataFrame:
+    """`cosine` of each update of a role with what the other role did in its latest complete iteration, with `attainable` and `null` as above.
+
+    Cosines of modules are exact; their weights are norms of the other role's iterations, which only its sketches know (within about
+    1/sqrt(2 k_eff) of themselves). `other` is that role's trajectory, whose space is used.
+    """
+    own, whole = geometry.recorded(updates, role, other.spec.space, rows), steps(other)
+    partners = pd.DataFrame(whole.norms_UT.astype(np.float64), index=whole.clocks_U, columns=list(whole.modules_T))
+    return _with_other(own, partners.rename_axis("clock").reset_index().melt("clock", var_name="module", value_name="partner"), "other_iteration")
+
+
+def iteration_cosines(updates: pd.DataFrame, mover: Trajectory, other: Trajectory, rows: Rows = "whole") -> pd.DataFrame:
+    """`cosine` of a role's whole iteration with the other role's latest complete one before it: lag 0 if `mover` is the reward model, -1 if the policy.
+
+    Columns row, iteration, other_iteration, cosine. Far better than the sketched cosine near 0: inner products are linear, so those of
+    the recorded updates add up to <R, P> / |P| = sum_u cos_other_iteration_u |d_u|, exactly, for each module; only the norms |R|, and |P|
+    where modules are put together, come from sketches, and err in proportion. Cut at -1 and 1. Raises the `ValueError` of `same_space`.
+    """
+    first, second = same_space([mover, other])
+    own, their = steps(first), steps(second)
+    begins_S = np.array([mover.clocks_U[mover.iterations_U == number].min() for number in own.iterations_U], dtype=np.int64)
+    latest_S = np.searchsorted(their.clocks_U, begins_S) - 1
+    has = latest_S >= 0
+    inner_SM, own_SM, their_SM = _summed_products(updates, own)[has], own.norms_UT[has].astype(np.float64), their.norms_UT[latest_S[has]].astype(np.float64)
+    groups = Groups.of(own, rows)
+    found_SR = geometry.composed(inner_SM * their_SM, own_SM**2, their_SM**2, groups)
+    index = pd.MultiIndex.from_product([own.iterations_U[has], groups.names], names=["iteration", "row"])
+    between = np.repeat(their.iterations_U[latest_S[has]], len(groups.names))
+    return pd.DataFrame({"other_iteration": between, "cosine": found_SR.ravel()}, index=index).reset_index()
+
+
+def _summed_products(updates: pd.DataFrame, own: Trajectory) -> Doubles:
+    """<R, P> / |P| of each iteration and module; NaN if one of its updates is unknown."""
+    rows = geometry.recorded(updates, own.role, own.spec.space, "module")
+    product = (rows["cos_other_iteration"].astype(np.float64) * rows["update_norm"]).mask(rows["update_norm"] == 0, 0.0)
+    table = rows.assign(product=product.fillna(np.inf)).pivot_table(index="iteration", columns="module", values="product", aggfunc="sum")
+    return np.asarray(table.replace(np.inf, np.nan).reindex(index=own.iterations_U, columns=list(own.modules_T)), dtype=np.float64)
+
+
+def _other(own: pd.DataFrame, role: str) -> str:
+    """The role that the recorder compared with."""
+    named = own["other_role"].dropna()
+    return str(named.iloc[0]) if len(named) else OTHER_ROLE.get(role, "")
+
+
+def _with_other(own: pd.DataFrame, other: pd.DataFrame, which: str) -> pd.DataFrame:
+    """Compose the cosines `cos_<which>` with the other role's latest norms before each update, module by module."""
+    if own.empty or other.empty:
+        beside = own.assign(partner=np.nan)
+    else:
+        beside = pd.merge_asof(own, other.astype({"module": own["module"].dtype}).sort_values("clock"), on="clock", by="module", allow_exact_matches=False)
+    found = geometry.composed_rows(beside.assign(cosine=beside[f"cos_{which}"]))
+    return found.assign(attainable=_attainable(beside, f"attainable_{which}"), null=_null(beside, f"null_{which}"))
+
+
+def _null(beside: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+    """Chance SD of a row's cosine (`nulls.null_sd`); NaN where no module has one, as in recordings made before it was recorded."""
+    sd = beside[column].astype(np.float64) if column in beside else pd.Series(np.nan, index=beside.index)
+    known = sd.notna() & beside[["update_norm", "partner"]].notna().all(axis=1)
+    own, partner = (beside[name].astype(np.float64).where(known) for name in ("update_norm", "partner"))
+    sums = beside[KEYS].assign(spread=(sd * own * partner) ** 2, own=own**2, partner=partner**2).groupby(KEYS, sort=False, observed=True).sum()
+    return ratio(np.sqrt(sums["spread"]), np.sqrt(sums["own"]) * np.sqrt(sums["partner"]))
+
+
+def _attainable(beside: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+    """Largest cosine of a row: the part of the other's change that all modules together can reach, sqrt(sum (a_m |p_m|)^2 / sum |p_m|^2)."""
+    whole = beside["partner"].astype(np.float64) ** 2
+    reached = beside[column].astype(np.float64) ** 2 * whole
+    sums = beside[KEYS].assign(reached=reached, whole=whole.where(reached.notna())).groupby(KEYS, sort=False, observed=True).sum()
+    return np.sqrt(ratio(sums["reached"], sums["whole"]))
+
+
+# --- sketched cosines --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """Sketched cosines and their standard errors from the sketch alone, of one shape."""
+
+    values: Doubles
+    errors: Doubles
+
+
+def sketch_errors(directions: pd.DataFrame, path: Trajectory, by: By = "iteration") -> Doubles:
+    """`standard_error` of the `directions` stream for each step and module of a stepped path, NaN where not recorded.
+
+    Columns clock, iteration, role, module and standard_error are needed. A sum of updates has no recorded error: it gets the root mean
+    square of theirs, as if their energy were spread alike.
+    """
+    _check(by)
+    own = directions[directions["role"] == path.role].astype({"module": str})
+    square = own.assign(square=own["standard_error"].astype(np.float64) ** 2)
+    place, index_S = ("iteration", path.iterations_U) if by == "iteration" else ("clock", path.clocks_U)
+    table = square.pivot_table(index=place, columns="module", values="square", aggfunc="mean")
+    return np.sqrt(np.asarray(table.reindex(index=index_S, columns=list(path.modules_T)), dtype=np.float64))
+
+
+def cosine_matrix(policy: Trajectory, reward: Trajectory, errors: Errors | None = None) -> Cosines:
+    """cos(policy step t, reward step s) over all modules together, T x S, with the sketch's standard error.
+
+    The error of a cosine c is (1 - c^2) / sqrt(k_eff) (docs/metrics.md). Inner products of modules add, so do their variances:
+
+        1 / k_eff = sum_m (e_m |x_m| |y_m|)^2 / (|x| |y|)^2,  e_m^2 = product of both steps' errors of module m,
+
+    an upper limit by Cauchy and Schwarz, for a cosine near 0; away from 0 it is exact where modules are alike. Without `errors` every module
+    has 1/sqrt(k), the least possible. Signs are the same at all times, so errors of neighbouring steps do not average out.
+    Raises the `ValueError` of `same_space`, and one if `errors` are of another shape than the common modules.
+    """
+    first, second, (e_TM, f_SM) = _checked(policy, reward, errors)
+    length_TS = geometry.lengths(first, second)
+    values_TS = cosine(geometry.gram(first, second), length_TS)
+    variance_TS = _weighted(first, e_TM) @ _weighted(second, f_SM).T
+    return Cosines(values_TS, (1 - values_TS**2) * ratio(np.sqrt(variance_TS), length_TS))
+
+
+def paired_cosines(
+    policy: Trajectory, reward: Trajectory, by: By = "iteration", lag: int = 0, rows: Rows = "whole", errors: Errors | None = None
+) -> pd.DataFrame:
+    """Cosines of the steps that stand at one lag, for each row.
+
+    Columns row, update, clock, iteration (of the policy), other_clock, other_iteration, cosine and `standard_error` as in `cosine_matrix`.
+    """
+    first, second, (e_TM, f_SM) = _checked(policy, reward, errors)
+    groups, (t_P, s_P) = Groups.of(first, rows), matched(first, second, by, lag)
+    x_PM, y_PM = geometry.squares(first)[t_P], geometry.squares(second)[s_P]
+    cosines_PR = geometry.composed(geometry.products(first.sketches_UTK[t_P], second.sketches_UTK[s_P]), x_PM, y_PM, groups)
+    both_PM = np.isfinite(x_PM) & np.isfinite(y_PM)
+    length_PR = np.sqrt(groups.sum(np.where(both_PM, x_PM, 0.0))) * np.sqrt(groups.sum(np.where(both_PM, y_PM, 0.0)))
+    spread_PR = np.sqrt(groups.sum(_weighted(first, e_TM)[t_P] * _weighted(second, f_SM)[s_P]))
+    times = {"update": first.updates_U[t_P], "clock": first.clocks_U[t_P], "iteration": first.iterations_U[t_P]}
+    others = {"other_clock": second.clocks_U[s_P], "other_iteration": second.iterations_U[s_P]}
+    repeated = {name: np.repeat(values, len(groups.names)) for name, values in (times | others).items()}
+    found = {"cosine": cosines_PR.ravel(), "standard_error": ((1 - cosines_PR**2) * ratio(spread_PR, length_PR)).ravel()}
+    return pd.DataFrame({"row": list(groups.names) * len(t_P)} | repeated | found)
+
+
+def _checked(policy: Trajectory, reward: Trajectory, errors: Errors | None) -> tuple[Trajectory, Trajectory, Errors]:
+    first, second = same_space([policy, reward])
+    if errors is None:
+        least = first.spec.k**-0.5
+        return first, second, (np.full(first.norms_UT.shape, least), np.full(second.norms_UT.shape, least))
+    shapes = [error.shape for error in errors]
+    if shapes != [first.norms_UT.shape, second.norms_UT.shape]:
+        raise ValueError(f"errors have shapes {shapes}, the steps {[first.norms_UT.shape, second.norms_UT.shape]}; take both from `pairs`")
+    return first, second, errors
+
+
+def _weighted(path: Trajectory, errors_SM: Doubles) -> Doubles:
+    """|x|^2 e, whose product with that of the other role is (e |x| |y|)^2; 0 where nothing moved, whose error is undefined."""
+    squares_SM = np.nan_to_num(geometry.squares(path))
+    return np.where(squares_SM > 0, squares_SM * errors_SM, 0.0)
+
+
+# --- who leads ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Direction:
+    """`index` > 0: cosines are larger where the policy leads; `peak` is the lag of the largest |mean|, or None."""
+
+    index: float
+    peak: int | None
+
+
+def cross_lag(cosines_TS: Doubles, lags_TS: Ints, most: int = 3) -> pd.DataFrame:
+    """Means over the diagonals of a cosine matrix: columns lag (-most..most), mean, mean_abs, count.
+
+    Pairs on a diagonal are not independent, so count is not a sample size. Raises `ValueError` for `most` below 1.
+    """
+    if most < 1:
+        raise ValueError(f"most = {most} must be at least 1")
+    return pd.DataFrame([_diagonal(cosines_TS[lags_TS == lag], lag) for lag in range(-most, most + 1)])
+
+
+def _diagonal(values_P: Doubles, lag: int) -> dict[str, float]:
+    good = values_P[np.isfinite(values_P)]
+    return {"lag": lag, "mean": _mean(good), "mean_abs": _mean(np.abs(good)), "count": len(good)}
+
+
+def direction(table: pd.DataFrame) -> Direction:
+    """Which role leads, from `cross_lag`: mean |cos| over lags 0..L-1 minus mean |cos| over lags -L..-1, and the lag of the largest |mean|.
+
+    So many reward steps after a policy step are held against as many before it, nearest first (lag L has no counterpart). Noise makes |cos|
+    positive on both sides alike and cancels, but a difference of 0.01 means nothing without a null. NaN if one side has no pair.
+    """
+    lag, size = table["lag"].to_numpy(), table["mean_abs"].to_numpy(np.float64)
+    after, before = ((lag >= 0) & (lag < lag.max())), lag < 0
+    strength = np.abs(table["mean"].to_numpy(np.float64))
+    peak = int(lag[np.nanargmax(strength)]) if np.isfinite(strength).any() else None
+    return Direction(_mean(size[after & np.isfinite(size)]) - _mean(size[before & np.isfinite(size)]), peak)
+
+
+def _mean(values: Doubles) -> float:
+    return float(values.mean()) if len(values) else np.nan
+
+
+# --- series and shapes of paths ----------------------------------------------------------------------
+
+
+def norm_series(policy: Trajectory, reward: Trajectory, by: By = "iteration", lag: int = 0) -> tuple[Doubles, Doubles]:
+    """Norms of the steps that stand at one lag, each (P,), in weight units; the models may differ."""
+    t_P, s_P = matched(policy, reward, by, lag)
+    return geometry.total_norms(policy)[t_P], geometry.total_norms(reward)[s_P]
+
+
+def pearson(x_S: npt.ArrayLike, y_S: npt.ArrayLike) -> float:
+    """Pearson correlation of two series over the steps known in both; NaN for fewer than 3, or if one is constant.
+
+    Two norms that follow the same learning-rate schedule correlate without any coupling.
+    """
+    x, y = (np.asarray(values, dtype=np.float64) for values in (x_S, y_S))
+    good = np.isfinite(x) & np.isfinite(y)
+    x, y = x[good], y[good]
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def distance_correlation(x_SD: npt.ArrayLike, y_SE: npt.ArrayLike, *, corrected: bool = False) -> float:
+    """Distance correlation over steps, in [0, 1] (Székely, Rizzo & Bakirov 2007, doi:10.1214/009053607000000505); D and E may differ.
+
+    Rows are the samples, not coordinates. With many dimensions and few steps it nears 1 for independent data too; `corrected` gives the
+    bias-corrected square of it, around 0 for independent rows, possibly negative (U-centring: Székely & Rizzo 2014, doi:10.1214/14-AOS1255).
+    Neither is calibrated for rows that follow one another in time. NaN for fewer than 3 steps (2 have 1 always; corrected: 4), if all are equal, or for a NaN.
+    """
+    x, y = _rows(x_SD), _rows(y_SE)
+    if len(x) < (4 if corrected else 3) or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return np.nan
+    centre = _corrected_centre if corrected else _double_centre
+    a, b = centre(distance.squareform(distance.pdist(x))), centre(distance.squareform(distance.pdist(y)))
+    squared = ratio((a * b).sum(), np.sqrt((a * a).sum()) * np.sqrt((b * b).sum()))
+    return float(squared if corrected else np.sqrt(np.maximum(squared, 0.0)))
+
+
+def procrustes(x_SD: npt.ArrayLike, y_SE: npt.ArrayLike) -> float:
+    """Procrustes disparity of two paths of equally many positions, in [0, 1]: 0 if shift, rotation, mirror image and scale make them equal.
+
+    By scipy, in each path's own principal coordinates: that changes no distance, and D and E may differ and be large. With more dimensions than
+    positions there is much freedom to rotate: independent random walks come out far below 1. NaN for fewer than 3 positions
+    (2 have 0 always), if all are equal, or for a NaN.
+    """
+    x, y = _rows(x_SD), _rows(y_SE)
+    if len(x) < 3 or not (np.isfinite(x).all() and np.isfinite(y).all()) or not np.ptp(x, axis=0).any() or not np.ptp(y, axis=0).any():
+        return np.nan
+    return float(spatial.procrustes(_principal(x), _principal(y))[2])
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Principal angles (radians, smallest first), mean of their squared cosines, and what random subspaces of that many dimensions have."""
+
+    angles_k: Doubles
+    overlap: float
+    expected: float
+
+
+def subspace_overlap(x_SD: npt.ArrayLike, y_UD: npt.ArrayLike, k: int = 5) -> Overlap:
+    """How far the leading k directions of two sets of updates span the same space, by principal angles.
+
+    Leading: right singular vectors of the rows. If one set has fewer directions, its all are taken, and as many angles are made as the smaller
+    set has. `expected` = K / D, where the larger set has K directions of D dimensions: the mean squared cosine for one subspace drawn evenly
+    from all D. Adapters move in fewer dimensions than D, so it is a lower limit. The rows' numbers may differ. NaN if a set is all zero or has NaN.
+    Raises `ValueError` for k below 1 and for unequal widths.
+    """
+    x, y = _rows(x_SD), _rows(y_UD)
+    if k < 1 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"k = {k} must be at least 1, and widths {x.shape[1]} and {y.shape[1]} equal; bring both roles into one space first")
+    if not (np.isfinite(x).all() and np.isfinite(y).all() and x.any() and y.any()):
+        return Overlap(np.full(0, np.nan), np.nan, np.nan)
+    first, second = _leading(x, k), _leading(y, k)
+    angles = np.sort(linalg.subspace_angles(first, second))
+    return Overlap(angles, float((np.cos(angles) ** 2).mean()), max(first.shape[1], second.shape[1]) / x.shape[1])
+
+
+def _rows(values: npt.ArrayLike) -> Doubles:
+    """Double precision, one row for each step; a plain series is one column."""
+    array = np.asarray(values, dtype=np.float64)
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _double_centre(distances_SS: Doubles) -> Doubles:
+    means_S = distances_SS.mean(axis=0)
+    return np.asarray(distances_SS - means_S[:, None] - means_S[None, :] + means_S.mean())
+
+
+def _corrected_centre(distances_SS: Doubles) -> Doubles:
+    """U-centring: the sums of rows and of all, over n - 2 and (n - 1)(n - 2), and nothing on the diagonal."""
+    n, sums_S = len(distances_SS), distances_SS.sum(axis=0)
+    centred = distances_SS - (sums_S[:, None] + sums_S[None, :]) / (n - 2) + sums_S.sum() / ((n - 1) * (n - 2))
+    np.fill_diagonal(centred, 0.0)
+    return np.asarray(centred)
+
+
+def _principal(x_SD: Doubles) -> Doubles:
+    """S x S coordinates with the distances of x, from the eigenvectors of its centred Gram matrix."""
+    centred = x_SD - x_SD.mean(axis=0)  # no distance changes, but a path far from zero would lose its digits
+    values, vectors = linalg.eigh(centred @ centred.T)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
+
+
+def _leading(x_SD: Doubles, k: int) -> Doubles:
+    """D x k right singular vectors of the largest singular values, by way of the small Gram matrix; fewer if x has fewer."""
+    values, vectors = linalg.eigh(x_SD @ x_SD.T)
+    chosen = np.flatnonzero(values > TOLERANCE * values[-1])[-k:]
+    return np.asarray(x_SD.T @ (vectors[:, chosen] / np.sqrt(values[chosen])))

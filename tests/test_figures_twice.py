@@ -1,0 +1,272 @@
+"""Every figure is drawn twice, for the screen and for paper, and both show the numbers of its data and no others.
+
+What plotly's traces and matplotlib's artists hold is read back and compared with the rows of the spec, through loops of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fabricate import Fabricated
+from matplotlib import colors
+from matplotlib.figure import Figure
+
+from analysis import figures, paper, recipes, screen
+from analysis.spec import Axis, FigureSpec, Mark
+from app.figure import Recorded
+
+#: Metrics that the fabricated run leaves out and a figure shows: values between the two numbers, by split.
+MORE: dict[str, dict[str, tuple[float, float]]] = {
+    "train": {
+        **{f"zo/{name}": (0.1, 0.9) for name in ("gain_measured", "gain_predicted", "rho", "cos_gradient", "gradient_agreement")},
+        **{f"zo/share_{name}": (0.1, 0.9) for name in ("previous", "layers", "tensors", "rows", "recent")},
+        **{"rewards/chosen": (-0.5, 0.1), "rewards/rejected": (-0.9, -0.5), "forwards": (10, 90), "peak_memory": (2e9, 3e9)},
+    },
+    "heldout": {"gold_proxy_gap": (0.0, 1.0)},
+}
+#: Beside each figure as it comes: other axes, quantities and dimensions.
+OTHERS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("reward_curve", {"x": "tokens"}),
+    ("kl_curve", {"x": "seconds"}),
+    ("norm_heatmap", {"rows": "kind", "role": "reward", "space": "effective"}),
+    ("cosine_heatmap", {"column": "cos_other_update"}),
+    ("trajectories", {"components": 3}),
+    ("trajectories", {"same_length": True, "roles": ("policy",)}),
+    ("arms", {"judge": "gold"}),
+)
+CASES = [(name, {}) for name in recipes.names()] + list(OTHERS)
+
+
+class Full(Recorded):
+    """A fabricated run with what its maker leaves out: held-out completions, and the metrics of all methods."""
+
+    def frame(self, stream: str, /) -> pd.DataFrame:
+        frame = super().frame(stream)
+        more = {"metrics": _metrics, "completions": _completions}.get(stream)
+        return pd.concat([frame.astype({"role": object, "split": object}), more(frame, len(self.method) + 7 * self.seed)], ignore_index=True) if more else frame
+
+
+def _metrics(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    parts = []
+    for split, names in MORE.items():
+        places = frame[(frame["split"] == split) & (frame["role"] == "policy")].drop_duplicates("clock")
+        parts += [places.assign(split=split, role="policy", name=name, value=random.uniform(*ends, len(places))) for name, ends in names.items()]
+    return pd.concat(parts)
+
+
+def _completions(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    rows = [
+        frame.iloc[0].to_dict()
+        | {"clock": 10 * iteration, "update": 4 * iteration, "iteration": iteration, "role": "policy", "split": "heldout", "prompt_id": f"h{prompt}"}
+        | {"gold": 0.1 * prompt + 0.1 * iteration, "proxy": prompt + 0.5 * iteration + random.normal() / 5, "kl": 0.2 * iteration}
+        for iteration in range(3)
+        for prompt in range(5)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Full]:
+    """Two methods with two seeds each; the first run alone serves the figures of one run."""
+    root = tmp_path_factory.mktemp("twice")
+    arms = [(method, seed) for method in ("rloo", "dpo") for seed in (0, 1)]
+    return [Full(Fabricated(root / f"{method}-{seed}", layers=3, k=16, updates_each=4, method=method, seed=seed).whole()) for method, seed in arms]
+
+
+def build(name: str, runs: Sequence[Recorded], **chosen: Any) -> FigureSpec:
+    return recipes.make(name, runs if recipes.several(name) else runs[:1], **chosen)
+
+
+# --- reading back ----------------------------------------------------------------------------------
+
+
+def groups(spec: FigureSpec) -> list[tuple[Mark, pd.DataFrame]]:
+    """What should be drawn, in order: the rows of each series of each mark; a heat map is one."""
+    found = []
+    for mark in spec.marks:
+        rows = spec.data[spec.data["layer"] == mark.layer]
+        names = dict.fromkeys(rows["series"])
+        found += [(mark, rows)] if mark.kind == "heat" and len(rows) else [(mark, rows[rows["series"] == name]) for name in names if mark.kind != "heat"]
+    return found
+
+
+def artists(figure: Figure) -> list[list[Any]]:
+    """The artists of each group, by the number in their name."""
+    found: dict[int, list[Any]] = {}
+    for artist in figure.findobj(lambda one: one.get_gid() is not None):
+        number, part = (int(word) for word in str(artist.get_gid()).split("-")[-2:])
+        found.setdefault(number, []).append((part, artist))
+    return [[artist for _, artist in sorted(found[number], key=lambda item: item[0])] for number in sorted(found)]
+
+
+def numbers(rows: pd.DataFrame, column: str) -> Any:
+    """float32, and a gap for what has no place on an axis."""
+    return np.array([value if abs(value) < np.inf else np.nan for value in rows[column].astype(float)], dtype=np.float32)
+
+
+def words(figure: Figure, letter: str) -> dict[float, str]:
+    axis = getattr(figure.axes[0], f"{letter}axis")
+    return {tick: label.get_text() for tick, label in zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)}
+
+
+def same(found: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(np.asarray(found, dtype=np.float32), np.asarray(expected, dtype=np.float32))
+
+
+def check_places(spec: FigureSpec, rows: pd.DataFrame, trace: Any, figure: Figure, artist: Any) -> None:
+    drawn = artist.get_data_3d() if spec.z else artist.get_data()
+    for letter, axis, on_paper in zip("xyz", [one for one in (spec.x, spec.y, spec.z) if one], drawn, strict=False):
+        if axis.scale == "category":
+            names = words(figure, letter)
+            assert list(trace[letter]) == [names[place] for place in on_paper] == list(rows[axis.column])
+        else:
+            same(trace[letter], numbers(rows, axis.column))
+            same(on_paper, numbers(rows, axis.column))
+
+
+def check_band(spec: FigureSpec, rows: pd.DataFrame, trace: Any, artist: Any) -> None:
+    x, low, high = (numbers(rows, column) for column in (spec.x.column, "low", "high"))
+    same(trace.x, [*x, *x[::-1]])
+    same(trace.y, [*high, *low[::-1]])
+    known = np.isfinite(low) & np.isfinite(high)
+    corners = {(float(a), float(np.float32(b))) for path in artist.get_paths() for a, b in path.vertices}
+    assert corners == {(float(a), float(b)) for edge in (low, high) for a, b in zip(x[known], edge[known], strict=True)}
+
+
+def check_interval(rows: pd.DataFrame, trace: Any, whiskers: Any) -> None:
+    low, high = numbers(rows, "low"), numbers(rows, "high")
+    np.testing.assert_allclose(trace.x + trace.error_x.array, high, rtol=1e-5)
+    np.testing.assert_allclose(trace.x - trace.error_x.arrayminus, low, rtol=1e-5)
+    ends = np.array([[segment[0][0], segment[1][0]] for segment in whiskers.get_segments()])
+    known = np.isfinite(low) & np.isfinite(high)
+    same(ends[np.isfinite(ends).all(axis=1)], np.stack([low, high], axis=1)[known])
+
+
+def check_heat(spec: FigureSpec, rows: pd.DataFrame, trace: Any, figure: Figure, mesh: Any) -> None:
+    assert spec.colour is not None
+    on_paper = np.ma.filled(mesh.get_array().astype(float), np.nan)
+    assert list(words(figure, "y").values()) == list(trace.y)
+    order = list(trace.x)
+    assert on_paper.shape == (len(trace.y), len(order)) == np.asarray(trace.customdata).shape
+    unknown = np.ones(on_paper.shape, dtype=bool)
+    for row in rows.to_dict("records"):
+        y, x = list(trace.y).index(row[spec.y.column]), order.index(row[spec.x.column])
+        value = row[spec.colour.column]
+        same(trace.customdata[y][x], value if abs(value) < np.inf else np.nan)
+        same(on_paper[y][x], value if abs(value) < np.inf else np.nan)
+        unknown[y, x] = False
+    assert np.isnan(on_paper[unknown]).all()
+    assert np.isnan(np.asarray(trace.customdata)[unknown]).all()
+    edges = mesh.get_coordinates()[0, :, 0]
+    assert all(left < x < right for x, left, right in zip(order, edges, edges[1:], strict=False))
+
+
+def colour_of(kind: str, artist: Any) -> str:
+    shade = artist.get_facecolor() if kind in ("band", "bar") else artist.get_color()
+    return str(colors.to_hex(shade[0] if kind == "band" else shade)).upper()
+
+
+def colour_on_screen(kind: str, trace: Any) -> str:
+    shade = trace.fillcolor if kind == "band" else trace.line.color if kind == "line" else trace.marker.color
+    return str(shade).upper()
+
+
+def check(spec: FigureSpec) -> None:
+    chart, figure = screen.draw(spec), paper.draw(spec, venue="icml")
+    expected, drawn = groups(spec), artists(figure)
+    assert len(expected) == len(chart.data) == len(drawn) > 0
+    for (mark, rows), trace, parts in zip(expected, chart.data, drawn, strict=True):
+        if mark.kind in ("line", "points", "interval"):
+            check_places(spec, rows, trace, figure, parts[0])
+        if mark.kind == "interval":
+            check_interval(rows, trace, parts[1])
+        if mark.kind == "band":
+            check_band(spec, rows, trace, parts[0])
+        if mark.kind == "bar":
+            same(trace.y, numbers(rows, spec.y.column))
+            same([bar.get_height() for bar in parts], numbers(rows, spec.y.column))
+        if mark.kind == "heat":
+            check_heat(spec, rows, trace, figure, parts[0])
+        else:
+            assert colour_on_screen(mark.kind, trace) == colour_of(mark.kind, parts[0])
+
+
+# --- every figure ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "chosen"), CASES, ids=[f"{name}-{'-'.join(map(str, chosen.values()))}" for name, chosen in CASES])
+def test_both_renderers_show_the_numbers_of_the_data(runs: list[Full], name: str, chosen: dict[str, Any]) -> None:
+    spec = build(name, runs, **chosen)
+    assert not spec.empty, "give the fabricated run what this figure shows (MORE)"
+    check(spec)
+
+
+def test_every_registered_figure_is_among_them() -> None:
+    assert {name for name, _ in CASES} == set(figures.FIGURES) >= {"reward_curve", "norm_heatmap", "trajectories", "arms", "arm_differences"}
+
+
+def test_paths_of_two_runs_stay_two_lines(runs: list[Full]) -> None:
+    spec = recipes.make("trajectories", [runs[0], runs[1]], roles=("policy",))
+    check(spec)
+    lines = [rows for mark, rows in groups(spec) if mark.kind == "line"]
+    assert len(lines) == 2
+    assert {rows["run"].nunique() for rows in lines} == {1}
+    assert [line.get_label() for line, *_ in artists(paper.draw(spec))[:2]] == ["policy, rloo-0", "policy, rloo-1"]
+
+
+def test_what_is_no_number_is_a_gap_in_both(tmp_path: Path) -> None:
+    run = Recorded(Fabricated(tmp_path / "bad", layers=1, k=8, updates_each=6, bad_numbers=True).whole())
+    for name, every in (("reward_curve", 3), ("kl_curve", 4)):
+        spec = build(name, [run])
+        check(spec)
+        drawn = next(parts[0] for (mark, _), parts in zip(groups(spec), artists(paper.draw(spec)), strict=True) if mark.layer == "train")
+        unknown = np.isnan(drawn.get_ydata())
+        assert list(np.flatnonzero(unknown) + 1) == list(range(every, 13, every))
+        assert strokes(paper.render(spec, "svg").decode(), drawn.get_gid()) == runs_of(~unknown)
+
+
+def runs_of(known: Any) -> int:
+    """How many stretches of known values there are."""
+    return int((np.diff(np.concatenate([[0], known.astype(int)])) == 1).sum())
+
+
+def strokes(svg: str, name: str) -> int:
+    """How often the pen is put down to draw the line of that name."""
+    path = re.search(rf'<g id="{name}">\s*<path d="([^"]*)"', svg)
+    assert path
+    return path[1].count("M")
+
+
+def other_kinds() -> Iterator[FigureSpec]:
+    """Marks and scales that no figure uses yet."""
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"layer": "a", "x": [*range(1, 6)] * 2, "y": random.uniform(1, 1000, 10), "series": ["one"] * 5 + ["two"] * 5, "clock": 1})
+    yield FigureSpec("bars", "t", rows, (Mark("bar", "a"),), Axis("x", "x"), Axis("y", "y"), "c", "a", 10, ("r",))
+    yield FigureSpec("logs", "t", rows, (Mark("line", "a"),), Axis("x", "x", scale="log"), Axis("y", "y", scale="log"), "c", "a", 10, ("r",))
+    cells = rows.assign(value=rows["y"].where(rows["x"] > 1), row=rows["series"])
+    heat = (Mark("heat", "a"),)
+    yield FigureSpec("cells", "t", cells, heat, Axis("x", "x"), Axis("row", "r", scale="category"), "c", "a", 10, ("r",), colour=Axis("value", "v"))
+
+
+@pytest.mark.parametrize("spec", list(other_kinds()), ids=lambda spec: spec.name)
+def test_other_marks_and_scales_agree_too(spec: FigureSpec) -> None:
+    check(spec)
+
+
+@pytest.mark.parametrize(("name", "chosen"), CASES[:: max(1, len(CASES) // 12)], ids=str)
+def test_axes_say_the_same_on_both(runs: list[Full], name: str, chosen: dict[str, Any]) -> None:
+    spec = build(name, runs, **chosen)
+    chart, figure = screen.draw(spec), paper.draw(spec, width="text")
+    axes = figure.axes[0]
+    for letter in "xy" if spec.z is None else "":
+        on_screen = chart.layout[f"{letter}axis"]
+        assert " ".join(getattr(axes, f"get_{letter}label")().split()) == on_screen.title.text
+        assert (on_screen.type == "log") == (getattr(axes, f"get_{letter}scale")() == "log")

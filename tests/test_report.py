@@ -1,0 +1,234 @@
+"""The verdicts on recordings whose answer is known, and on those that cannot have one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import evidence, forecast, report
+from analysis.evidence import Recording
+from app import recordings, reporting
+from app.cli import main
+from tests.fabricate import Fabricated
+from tests.planted import Kind, planted
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = sorted(path.parent for path in (ROOT / "data" / "recordings").glob("*/run.json"))
+TRIES = 20
+
+
+@cache
+def told(kind: Kind) -> list[dict[str, str]]:
+    """What the report says of 20 draws: label -> answer."""
+    return [{verdict.label: verdict.answer for verdict in report.report([planted(kind, seed)])} for seed in range(TRIES)]
+
+
+PLANTED: list[tuple[str, Kind, str]] = [
+    ("C1", "aligned", "no"),
+    ("C1", "orthogonal", "yes"),
+    ("C1", "policy leads", "yes"),
+    ("C1", "nothing", "not enough evidence"),
+    ("C2", "persistent", "yes"),
+    ("C2", "orthogonal", "yes"),  # updates of one iteration share a drift
+    ("C2", "nothing", "not enough evidence"),
+    ("C3", "policy leads", "policy leads"),
+    ("C3", "reward leads", "reward model leads"),
+    ("C3", "orthogonal", "nobody leads"),
+    ("C3", "nothing", "not enough evidence"),
+]
+
+
+@pytest.mark.parametrize(("label", "kind", "answer"), PLANTED, ids=lambda word: word)
+def test_a_planted_answer_is_found_nine_times_of_ten(label: str, kind: Kind, answer: str) -> None:
+    found = [answers[label] for answers in told(kind)]
+    assert found.count(answer) >= 0.9 * TRIES, found
+
+
+def test_updates_that_share_nothing_do_not_persist() -> None:
+    random = np.random.default_rng(0)
+    assert [persist(random) for _ in range(TRIES)].count("no") >= 0.9 * TRIES
+
+
+def persist(random: np.random.Generator) -> str:
+    made = planted("orthogonal", int(random.integers(1 << 30)), each=1, iterations=60)
+    return report.persistent([evidence.persistence(made)]).answer
+
+
+# --- what the numbers rest on --------------------------------------------------------------------------
+
+
+def test_alignment_is_the_mean_of_the_recorded_cosines_with_the_null_of_all_modules() -> None:
+    made = planted("aligned", 3, iterations=4)
+    found = evidence.alignment(made)
+    policy, reward = made.policy, made.reward
+    assert policy is not None
+    assert reward is not None
+    cosines = []
+    for clock, own in zip(policy.clocks_U, policy.sketches_UTK, strict=True):
+        other = reward.sketches_UTK[np.searchsorted(reward.clocks_U, clock) - 1]
+        cosines.append(float((own * other).sum() / np.linalg.norm(own) / np.linalg.norm(other)))
+    assert found.whole.value == pytest.approx(np.mean(cosines), abs=1e-6)
+    assert found.whole.count == len(cosines)
+    assert found.whole.chance == "recorded"
+    single = (policy.spec.k * len(policy.modules_T)) ** -0.5  # of one cosine; modules are nearly equally long here
+    assert single / len(cosines) ** 0.5 < found.whole.sd < single
+
+
+def test_the_chance_spread_of_a_mean_is_that_of_means_under_no_coupling() -> None:
+    draws = [evidence.alignment(planted("orthogonal", seed, iterations=4)).whole for seed in range(60)]
+    spread, told = np.std([one.value for one in draws]), np.median([one.sd for one in draws])
+    assert 0.7 < told / spread < 1.4
+
+
+def test_no_coupling_is_called_coupling_one_time_in_twenty() -> None:
+    excess = [evidence.alignment(planted("orthogonal", seed, iterations=4)).excess_p for seed in range(60)]
+    assert np.mean(np.array(excess) < 0.05) <= 0.15
+
+
+def test_a_recording_without_nulls_is_read_against_its_sketches_and_says_so() -> None:
+    made = planted("orthogonal")
+    old = replace(made, updates=made.updates.drop(columns=[name for name in made.updates if name.startswith("null_")]))
+    found = evidence.alignment(old)
+    assert found.whole.chance == "sketch"
+    assert np.isnan(found.excess)
+    assert reporting._chance(old).startswith("error of the sketches")
+
+
+# --- degenerate recordings -----------------------------------------------------------------------------
+
+Change = Callable[[Recording], Recording]
+POOR: dict[str, Change] = {
+    "no sketches": lambda r: replace(r, policy=None, reward=None),
+    "policy alone": lambda r: replace(r, reward=None, updates=r.updates[r.updates["role"] == "policy"].assign(cos_other_update=np.nan)),
+    "one update": lambda r: replace(r, updates=r.updates[r.updates["clock"] == 1], policy=None),
+    "no rows": lambda r: replace(r, updates=r.updates[:0], policy=None, reward=None),
+    "not finite": lambda r: replace(r, updates=r.updates.assign(cos_other_update=np.nan, update_norm=np.inf, cos_previous=np.nan)),
+    "nothing moved": lambda r: replace(r, updates=r.updates.assign(update_norm=0.0, cos_previous=np.nan, cos_other_update=np.nan, null_other_update=np.nan)),
+}
+
+
+@pytest.mark.parametrize("change", POOR.values(), ids=POOR.keys())
+def test_a_poor_recording_gets_words_and_no_number_that_is_not_there(change: Change) -> None:
+    verdicts = report.report([change(planted("aligned", iterations=3))])
+    assert [v.label for v in verdicts] == list(report.QUESTIONS)
+    for verdict in verdicts:
+        assert "nan" not in verdict.sentence
+        assert verdict.sentence.endswith(".")
+    if change is not POOR["no sketches"]:
+        assert verdicts[0].answer == "not enough evidence"
+
+
+# --- gains and costs -------------------------------------------------------------------------------------
+
+
+def arm(method: str, seed: int, gain: float, *, seconds: float, memory: float) -> Recording:
+    """A run with eight held-out prompts whose frozen reward model rises by `gain` standard deviations."""
+    rows, random = [], np.random.default_rng(5)
+    base = random.standard_normal(8)
+    base = (base - base.mean()) / base.std(ddof=1)
+    for iteration, change in ((0, 0.0), (1, gain)):
+        noise = 0.02 * np.random.default_rng([seed, len(method)]).standard_normal(8) * iteration
+        for prompt in range(8):
+            score = base[prompt] + change + noise[prompt]
+            rows.append({"iteration": iteration, "update": iteration * 4, "split": "heldout", "prompt_id": str(prompt), "gold": score / 10, "proxy": score})
+    completions = pd.DataFrame(rows).assign(kl=0.5, tokens=9, finished=True)
+    names = {"alarm": ("heldout", 0.0), "peak_memory": ("train", memory * 2**30), "forwards": ("train", 8.0)}
+    metrics = pd.DataFrame(
+        [{"iteration": 1, "update": 4, "role": "policy", "split": s, "name": n, "value": v, "seconds": seconds} for n, (s, v) in names.items()]
+    )
+    return replace(planted("orthogonal", iterations=2), run=f"{method}-{seed}", method=method, seed=seed, completions=completions, metrics=metrics)
+
+
+def verdicts(gains: dict[str, float], *, zo_seconds: float = 100.0, zo_memory: float = 1.0) -> dict[str, report.Verdict]:
+    made = [
+        arm(
+            method, seed, gain + 0.01 * seed, seconds=100 + seed if method == "rloo" else zo_seconds, memory=2.0 if method == "rloo" else zo_memory + seed / 1e3
+        )
+        for method, gain in gains.items()
+        for seed in range(4)
+    ]
+    return {verdict.label: verdict for verdict in report.report(made)}
+
+
+def test_gains_costs_and_memory_are_judged_with_their_intervals() -> None:
+    found = verdicts({"zopro": 0.8, "mezo": 0.2, "extrapolate": 0.3, "rloo": 0.8})
+    assert [found[label].answer for label in ("C4", "C5", "C6")] == ["yes", "yes", "yes"]
+    assert found["C4"].value == pytest.approx(0.6, abs=0.1)
+    assert found["C6"].value == pytest.approx(0.5, abs=0.01)
+    found = verdicts({"zopro": 0.3, "mezo": 0.1, "extrapolate": 0.9, "rloo": 1.5}, zo_seconds=300, zo_memory=4.0)
+    assert [found[label].answer for label in ("C4", "C5", "C6")] == ["no", "no", "no"]  # better than blind probes, but not than asking nothing
+    assert found["C5"].value == pytest.approx(3, abs=0.2)
+
+
+@pytest.mark.parametrize("gains", [{"zopro": 0.3}, {"zopro": 0.3, "extrapolate": 0.3}, {"mezo": 0.3, "rloo": 0.3}])
+def test_without_rivals_there_is_no_verdict(gains: dict[str, float]) -> None:
+    found = verdicts(gains)
+    assert {found[label].answer for label in ("C4",)} == {"not enough evidence"}
+
+
+# --- the forecast ----------------------------------------------------------------------------------------
+
+
+def test_the_gain_is_the_ratio_of_squared_slopes() -> None:
+    """A quadratic's gradient, 20,000 directions of each kind: mean squared slope along z over that along isotropic noise of the same length."""
+    random, n, alpha = np.random.default_rng(0), 400, 0.8
+    gradient, p = random.standard_normal((2, n))
+    p = p / np.linalg.norm(p) + 0.1 * gradient / np.linalg.norm(gradient)
+    rho = float(p @ gradient / np.linalg.norm(p) / np.linalg.norm(gradient))
+    noise_DN = random.standard_normal((20_000, n))
+    noise_DN /= np.linalg.norm(noise_DN, axis=1, keepdims=True)
+    z_DN = alpha * p / np.linalg.norm(p) + (1 - alpha**2) ** 0.5 * noise_DN
+    ratio = ((z_DN @ gradient) ** 2).mean() / ((noise_DN @ gradient) ** 2).mean()
+    assert float(forecast.gain(rho, n, alpha)) == pytest.approx(ratio, rel=0.05)
+
+
+def test_alpha_is_suggested_only_where_the_recording_can_tell() -> None:
+    strong, weak = forecast.forecast(planted("persistent")), forecast.forecast(planted("orthogonal", seed=1, k=2))
+    assert forecast.suggested_alpha(strong) == forecast.ALPHA
+    assert strong.whole["low"] > 1
+    assert np.isnan(forecast.suggested_alpha(weak)) or forecast.suggested_alpha(weak) == 0
+    none = forecast.forecast(planted("orthogonal", iterations=1))
+    assert none.reason
+    assert np.isnan(forecast.suggested_alpha(none))
+
+
+# --- the command -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", SHIPPED, ids=lambda path: path.name)
+def test_shipped_recordings_are_reported_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["label"] for row in told["verdicts"]] == ["C1", "C2", "C3", "C4", "C5", "C6"]
+    assert told["verdicts"][1]["answer"] == "yes"
+
+
+def test_a_comparison_is_reported_on_as_a_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["report", str(ROOT / "data" / "recordings" / "comparison"), "--out", str(tmp_path / "o")]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{label} " in text for label in report.QUESTIONS)
+    told = json.loads((tmp_path / "o" / "report.json").read_text())
+    by = {row["label"]: row for row in told["verdicts"]}
+    assert by["C6"]["answer"] == "yes"
+    assert by["C6"]["value"] < 1
+
+
+def test_bad_words_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    assert main(["report", "nowhere"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_seeds_of_one_configuration_are_one_group(tmp_path: Path) -> None:
+    runs = [Fabricated(tmp_path / f"r{seed}", seed=seed, layers=1, k=8, updates_each=2).whole(1) for seed in (0, 1)]
+    other = Fabricated(tmp_path / "other", method="dpo", layers=1, k=8, updates_each=2).whole(1)
+    groups = [recordings.load(path).group for path in (*runs, other)]
+    assert groups[0] == groups[1] != groups[2]
