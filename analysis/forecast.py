@@ -2,9 +2,14 @@
 
 Along z = alpha p + sqrt(1 - alpha^2) u, with p the previous update, u noise and rho = cos(p, gradient), the squared slope of a loss over n
 trained numbers is n (alpha^2 rho^2) + 1 - alpha^2 times that along isotropic noise (docs/metrics.md): along p alone it is worth more where
-rho^2 n is above 1. rho is seen exactly once in a recording of first order: at the first update of the second iteration, whose displacement
-is the first iteration's whole update. That update stands in for the gradient, and under AdamW it is bounded, so this is a forecast
-of the right order and not a measurement; `zo/gain_measured` is one.
+rho^2 n is above 1. A recording of first order shows rho once: p is the first iteration's whole update, and the first update of the second
+iteration brings a gradient that had no part in it. That update also carries the momentum of those before, so only its new part is taken,
+
+    e = d_t - (<d_t, d_(t-1)> / |d_(t-1)|^2) d_(t-1),    rho = <e, p> / (|e| |p|),
+
+which leaves out what the gradient has along the last update, too. AdamW's second moment stays in it, and with it an error of about
+`SYSTEMATIC`. Inner products and norms are exact. So this is a forecast of the right order and not a measurement; `zo/gain_measured` is one.
+The sign of rho does not matter to slopes: below 0 the newest gradient goes against the previous update.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis import coupling, geometry, nulls
+from analysis import geometry, nulls
 from analysis.evidence import Recording
 from analysis.uncertainty import Interval, interval_over_seeds
 
@@ -23,6 +28,10 @@ Doubles = npt.NDArray[np.float64]
 
 #: Weight of the previous update that the rule `zopro` starts from.
 ALPHA = 0.999
+#: How far rho may be off, because AdamW's update is not its first moment alone.
+SYSTEMATIC = 0.01
+#: Methods whose updates are AdamW's on a gradient.
+FIRST = ("rloo", "ppo", "online_dpo", "dpo")
 
 
 @dataclass(frozen=True)
@@ -41,36 +50,51 @@ def gain(rho: npt.ArrayLike, n: npt.ArrayLike, alpha: float = ALPHA) -> Doubles:
 
 
 def forecast(recording: Recording, alpha: float = ALPHA) -> Forecast:
-    """The gain by layer and for the whole, with what a rho 1.96 chance SD smaller or larger would give."""
-    nothing = pd.DataFrame(columns=["layer", "rho", "sd", "numbers", "gain", "low", "high"])
+    """The gain by layer and for the whole, with what a rho smaller or larger by `SYSTEMATIC` and 1.96 chance SD (1/sqrt(n)) would give."""
+    nothing = pd.DataFrame(columns=_COLUMNS)
     if recording.parameters is None:
         return Forecast(alpha, nothing, {}, "the recording does not say how many numbers were trained")
-    layers = _first_of_second(recording, "layer")
-    whole = _first_of_second(recording, "whole")
-    if whole.empty:
+    if recording.method.split(":")[0] not in FIRST:
+        return Forecast(alpha, nothing, {}, "only a run of first order shows a gradient")
+    parts = _added(recording.updates)
+    if parts.empty:
         return Forecast(alpha, nothing, {}, "no second iteration whose first update could be held against the first iteration's")
-    numbers = recording.parameters / max(len(layers), 1)
-    rows = layers.assign(numbers=numbers, **_gains(layers, numbers, alpha)).rename(columns={"row": "layer", "cosine": "rho"})
-    told = whole.assign(numbers=recording.parameters, **_gains(whole, recording.parameters, alpha)).rename(columns={"cosine": "rho"}).iloc[0]
-    return Forecast(alpha, rows[nothing.columns].reset_index(drop=True), {name: float(told[name]) for name in nothing.columns if name != "layer"})
+    layers = parts.groupby("layer", sort=False, dropna=False)[["inner", "added", "before"]].sum()
+    whole = _rows(parts[["inner", "added", "before"]].sum().to_frame().T, recording.parameters, alpha).iloc[0]
+    rows = _rows(layers, recording.parameters / len(layers), alpha)
+    return Forecast(alpha, rows.assign(layer=[str(name) for name in layers.index])[_COLUMNS], {name: float(whole[name]) for name in _COLUMNS[1:]})
 
 
-def _first_of_second(recording: Recording, rows: geometry.Rows) -> pd.DataFrame:
-    """`cosine` of the first update of the second iteration with the displacement, and its chance SD, by row."""
-    found = geometry.displacement_cosines(recording.updates, "policy", recording.space, rows)
-    moved = sorted(set(found.loc[found["iteration"] > 0, "iteration"]))
+_COLUMNS = ["layer", "rho", "sd", "numbers", "gain", "low", "high"]
+
+
+def _added(updates: pd.DataFrame) -> pd.DataFrame:
+    """For each module <e, p>, |e|^2 and |p|^2 at the first update of the policy's second iteration, in the optimiser's own tensors."""
+    own = geometry.recorded(updates, "policy", "factor", "layer")
+    moved = sorted(set(own["iteration"]))
     if len(moved) < 2:
-        return found.assign(sd=np.nan)[:0]
-    first = found[(found["iteration"] == moved[1]) & np.isfinite(found["cosine"])]
-    first = first[first["update"] == first["update"].min()]
-    chance = coupling.other_cosines(recording.updates, "policy", recording.space, rows)[["row", "update", "null"]].rename(columns={"null": "sd"})
-    return first.merge(chance, on=["row", "update"], how="left")
+        return own[:0]
+    names = {"update_norm": "norm", "displacement_norm": "reach", "cos_displacement": "along", "cos_previous": "alike"}
+    by_module = own.groupby("module", sort=False)
+    now = own.rename(columns=names)
+    last, before = (by_module[list(names)].shift(back).rename(columns=names).astype(np.float64) for back in (1, 2))
+    now_p = now["along"].astype(np.float64) * now["norm"] * last["reach"]
+    last_p = (last["along"] * last["norm"] * before["reach"]).fillna(0.0) + last["norm"] ** 2
+    now_last, last_last = now["alike"].astype(np.float64) * now["norm"] * last["norm"], last["norm"] ** 2
+    first = (own["iteration"] == moved[1]) & (own["update"] == own.loc[own["iteration"] == moved[1], "update"].min())
+    kept = float(now_last[first].sum() / last_last[first].sum()) if last_last[first].sum() > 0 else np.nan
+    added = now["norm"] ** 2 - 2 * kept * now_last + kept**2 * last_last
+    found = pd.DataFrame({"layer": own["row"], "inner": now_p - kept * last_p, "added": added, "before": last["reach"] ** 2})
+    return found[first].replace([np.inf, -np.inf], np.nan).dropna()
 
 
-def _gains(found: pd.DataFrame, numbers: float, alpha: float) -> dict[str, Doubles]:
-    size, reach = found["cosine"].abs().to_numpy(np.float64), nulls.REACH * found["sd"].to_numpy(np.float64)
-    ends = (np.maximum(size - reach, 0.0), size + reach)
-    return {"gain": gain(size, numbers, alpha), "low": gain(ends[0], numbers, alpha), "high": gain(np.minimum(ends[1], 1.0), numbers, alpha)}
+def _rows(sums: pd.DataFrame, numbers: float, alpha: float) -> pd.DataFrame:
+    rho = geometry.cosine(sums["inner"], np.sqrt(sums["added"].clip(lower=0)) * np.sqrt(sums["before"]))
+    sd = nulls.full_null_sd(int(numbers))
+    reach = SYSTEMATIC + nulls.REACH * sd
+    low, high = np.maximum(np.abs(rho) - reach, 0.0), np.minimum(np.abs(rho) + reach, 1.0)
+    gains = {name: gain(value, numbers, alpha) for name, value in (("gain", rho), ("low", low), ("high", high))}
+    return pd.DataFrame({"rho": rho, "sd": sd, "numbers": numbers, **gains})
 
 
 def suggested_alpha(found: Forecast) -> float:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis import comparison, evidence
 from analysis.evidence import Alignment, Estimate, Lead, Persistence, Recording
+from analysis.forecast import FIRST
 from analysis.uncertainty import interval_over_seeds
 
 Answer = Literal["yes", "no", "not enough evidence", "policy leads", "reward model leads", "nobody leads"]
@@ -24,8 +25,8 @@ Answer = Literal["yes", "no", "not enough evidence", "policy leads", "reward mod
 SMALL = 0.1
 #: Persistence that is surely above this is called so.
 NOTICEABLE = 0.05
-#: Methods that probe along the previous update, that probe blindly, that never probe, and that use gradients.
-GUIDED, BLIND, WALK, FIRST = ("zopro", "zopro_adaptive"), ("mezo",), ("extrapolate",), ("rloo", "ppo", "online_dpo", "dpo")
+#: Methods that probe along the previous update, that probe blindly, and that never probe.
+GUIDED, BLIND, WALK = ("zopro", "zopro_adaptive"), ("mezo",), ("extrapolate",)
 
 QUESTIONS = {
     "C1": "Are updates of policy and reward model orthogonal?",
@@ -239,7 +240,7 @@ def _as_quick(guided: str, methods: Sequence[str], found: comparison.Comparison,
     ends = _interval(times)
     numbers: dict[str, Any] = {"of": f"time of a run of {guided} over {rival}", "value": float(np.mean(times)), "interval": ends, "count": len(times)}
     longer = f"{np.mean(times):.2f} times as long [{ends[0]:.2f}, {ends[1]:.2f}]"
-    sentence = f"With the same updates and samples a run takes {longer} and gains {_size(*behind)} SD more than {rival}."
+    sentence = f"With the same updates and samples a run takes {longer} as one of {rival}; gain of {guided} - {rival} {_size(*behind)} SD."
     if behind[1][1] < 0:
         return Verdict("C5", "no", f"{sentence} It does not get as far in that time.", **numbers)
     if behind[1][0] > -SMALL and ends[1] < 1.1:

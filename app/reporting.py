@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from analysis import forecast, report
@@ -87,30 +89,33 @@ def _forecast(one: Recording) -> dict[str, Any]:
 
 def show(told: dict[str, Any]) -> None:
     """The verdicts with their sentences, then what the previous update may be worth."""
-    console = Console(highlight=False)
-    names = ", ".join(dict.fromkeys(str(one["run"]) for one in told["runs"]))
-    console.print(Text(f"{len(told['runs'])} runs: {names}" if len(told["runs"]) > 1 else names))
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 1, 0))
-    for number in range(3):
-        table.add_column(no_wrap=number == 0, min_width=2, ratio=(None, 1, 3)[number])
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    names = list(dict.fromkeys(str(one["run"]) for one in told["runs"]))
+    console.print(Text(f"{len(names)} run{'s' if len(names) > 1 else ''}: {', '.join(names)}\n"))
     for row in told["verdicts"]:
-        table.add_row(Text(row["label"], style="bold"), Text(f"{row['question']} {row['answer']}."), Text(row["sentence"]))
-    console.print(table)
-    for row in told["forecast"]:
-        console.print(Text(_worth(row)))
-    older = [one["run"] for one in told["runs"] if one["chance"] != "recorded"]
-    if older:
-        console.print(Text(f"note: {', '.join(older)}: chance is the error of the sketches alone; recorded before nulls were, so it is too narrow"))
+        console.print(Text.assemble((f"{row['label']} ", "bold"), f"{row['question']} ", (row["answer"], "bold")))
+        console.print(Padding(Text(row["sentence"]), (0, 0, 1, 3)))
+    for line in [*_worths(told["forecast"]), *_cautions(told["runs"])]:
+        console.print(Text(line))
+
+
+def _worths(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line for each run with a forecast; those without one are counted."""
+    reasons = Counter(row["reason"] for row in rows if row["reason"])
+    missing = [f"forecast: none for {count} of {len(rows)} runs: {reason}" for reason, count in reasons.items()]
+    return [_worth(row) for row in rows if not row["reason"]] + missing
 
 
 def _worth(row: dict[str, Any]) -> str:
-    if row["reason"]:
-        return f"{row['run']}: no forecast of ZOPrO's gain: {row['reason']}"
     whole, alpha = row["whole"], row["suggested_alpha"]
-    ends = "" if whole["low"] is None else f" [{whole['low']:.3g}, {whole['high']:.3g}]"
-    start = "the recording cannot tell a good alpha" if alpha is None else f"an alpha to start from: {alpha:g}"
-    gain = f"squared slope along z foretold at {whole['gain']:.3g}{ends} times that of isotropic noise (alpha {row['alpha']})"
-    return f"{row['run']}: rho {whole['rho']:+.3f}; {gain}; {start}"
+    start = "the recording cannot tell an alpha to start from" if alpha is None else f"an alpha to start from: {alpha:g}"
+    gain = f"squared slope along ZOPrO's z {whole['gain']:.3g} [{whole['low']:.3g}, {whole['high']:.3g}] times that of isotropic noise"
+    return f"forecast: {row['run']}: rho {whole['rho']:+.4f}, {gain} (alpha {row['alpha']}, an order of magnitude: docs/metrics.md); {start}"
+
+
+def _cautions(runs: Sequence[dict[str, Any]]) -> list[str]:
+    older = [one["run"] for one in runs if one["chance"] != "recorded"]
+    return [f"note: recorded before nulls were, so chance is the error of the sketches alone and too narrow: {', '.join(older)}"] if older else []
 
 
 def _write(place: Path, told: dict[str, Any]) -> None:
