@@ -10,7 +10,7 @@ Axis letters: U updates, T policy steps, S reward steps, M modules, L lags. Unde
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +112,7 @@ def alignment(recording: Recording) -> Alignment:
     return Alignment(mean, attainable, **_by_module(recording, shared_UU)) if chance == "recorded" else Alignment(mean, attainable)
 
 
-def _by_module(recording: Recording, shared_UU: Doubles) -> dict[str, object]:
+def _by_module(recording: Recording, shared_UU: Doubles) -> dict[str, Any]:
     rows = coupling.other_cosines(recording.updates, "policy", recording.space, "module")
     rows = rows[np.isfinite(rows["cosine"]) & np.isfinite(rows["null"])]
     if rows.empty:
@@ -255,7 +255,7 @@ def lead(recording: Recording, lags: int = LAGS) -> Lead:
         return Lead(by="one role only")
     by = _step(recording.policy, recording.reward)
     if by is None:
-        return Lead(by=f"fewer than {FEWEST_STEPS} iterations with both roles, and their updates do not take turns")
+        return Lead(by=f"that needs {FEWEST_STEPS} iterations of both roles, or as many updates that take turns")
     policy, reward = coupling.pairs(recording.policy, recording.reward, by)
     cosines, lags_TS = coupling.cosine_matrix(policy, reward).values, coupling.lags(policy, reward, by)
     sd, chance = _typical_chance(recording, policy)
@@ -275,7 +275,8 @@ def _step(policy: Trajectory, reward: Trajectory) -> coupling.By | None:
 
 def _correlations(path: Trajectory) -> Doubles:
     """Mean cosine of steps 1, 2, ... apart; those that are not known count as unrelated."""
-    return np.nan_to_num(geometry.lag_means(geometry.lagged_cosines(path, max(len(path.updates_U) - 1, 1)), ("whole",))["mean"].to_numpy(np.float64))
+    means = geometry.lag_means(geometry.lagged_cosines(path, max(len(path.updates_U) - 1, 1)), ("whole",))["mean"]
+    return np.asarray(np.nan_to_num(means.to_numpy(np.float64)))
 
 
 def _diagonal(values: Doubles, sd: float, chance: Chance, own_L: Doubles, other_L: Doubles) -> Estimate:

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import projection
 from analysis.spec import Axis, FigureSpec, Mark
-from analysis.trajectory import Trajectory, same_space
 
 FIGURES: dict[str, Callable[..., FigureSpec]] = {}
 
@@ -50,12 +48,6 @@ NOTES = {
     "norm": "‖ΔW‖ of a {rows} = √Σ‖ΔW of its modules‖², in {space}. Misleads when rows differ in size: more weights, larger norm.",
     "cosine": (
         "{what}: Σ⟨ΔW, ΔW′⟩ / (‖ΔW‖ ‖ΔW′‖) over the modules of a {rows}. Misleads near 0: in many dimensions unrelated updates are orthogonal by default."
-    ),
-    "paths": (
-        "PCA of positions: running sums of sketched updates of {modules} modules, {k} sums each{scale}. "
-        "These {count} components explain {found:.0%} of the variance; "
-        "random walks with the same update norms reach {low:.0%} to {high:.0%}, so this is {verdict}. "
-        "Random walks draw smooth curves too."
     ),
 }
 
@@ -241,51 +233,3 @@ def _heat(name: str, title: str, data: pd.DataFrame, role: str, rows: str, colou
 
 def _space_words(space: str) -> str:
     return "the tensors as the optimiser sees them" if space == "factor" else "the weight that the forward pass uses"
-
-
-# --- paths -------------------------------------------------------------------------------------
-
-
-@figure
-def trajectories(paths: Sequence[Trajectory], *, components: int = 2, same_length: bool = False, seed: int = 0) -> FigureSpec:
-    """Paths of roles or runs in the plane that shows most of them, and how much a random walk would show."""
-    shared = same_space(paths)
-    flat = projection.pca([_scaled(path.path_UD(), same_length) for path in shared], components, seed)
-    data = pd.concat([_path_rows(path, points) for path, points in zip(shared, flat.paths_P, strict=True)], ignore_index=True)
-    marks = (Mark("line", "path"), Mark("points", "start"), Mark("points", "end"))
-    axes = [Axis(f"c{i + 1}", f"component {i + 1}", f"{flat.explained_C[i]:.0%} of variance") for i in range(components)]
-    runs = tuple(dict.fromkeys(path.run for path in paths))
-    updates = sum(len(path.updates_U) for path in shared)
-    return FigureSpec(
-        "trajectories",
-        "Paths through weight space",
-        data,
-        marks,
-        axes[0],
-        axes[1],
-        _path_caption(flat, len(shared[0].modules_T), shared[0].spec.k, same_length),
-        f"Paths of {' and '.join(dict.fromkeys(data['series']))} through weight space, {updates} updates in all",
-        updates,
-        runs,
-        z=axes[2] if components > 2 else None,
-    )
-
-
-def _scaled(path_UD: Any, same_length: bool) -> Any:
-    reach = float(np.linalg.norm(path_UD, axis=1).max()) if same_length else 1.0
-    return path_UD / reach if reach > 0 else path_UD
-
-
-def _path_rows(path: Trajectory, points_UC: Any) -> pd.DataFrame:
-    names = {f"c{i + 1}": points_UC[:, i] for i in range(points_UC.shape[1])}
-    clocks, updates = (np.concatenate([[0], numbers]) for numbers in (path.clocks_U, path.updates_U))
-    rows = pd.DataFrame({"series": ROLE_WORDS.get(path.role, path.role), "role": path.role, "run": path.run, "clock": clocks, "update": updates, **names})
-    ends = [rows.iloc[[0]].assign(layer="start"), rows.iloc[[-1]].assign(layer="end")]
-    return pd.concat([rows.assign(layer="path"), *ends], ignore_index=True)
-
-
-def _path_caption(flat: projection.Projection, modules: int, k: int, same_length: bool) -> str:
-    found, (_, low, high) = float(flat.explained_C.sum()), flat.null.together
-    verdict = "more than chance" if found > high else "no more than chance: do not read shape into it"
-    scale = ", each path scaled to reach 1" if same_length else ""
-    return NOTES["paths"].format(modules=modules, k=k, scale=scale, count=len(flat.explained_C), found=found, low=low, high=high, verdict=verdict)

@@ -85,7 +85,8 @@ def _added(updates: pd.DataFrame) -> pd.DataFrame:
     kept = float(now_last[first].sum() / last_last[first].sum()) if last_last[first].sum() > 0 else np.nan
     added = now["norm"] ** 2 - 2 * kept * now_last + kept**2 * last_last
     found = pd.DataFrame({"layer": own["row"], "inner": now_p - kept * last_p, "added": added, "before": last["reach"] ** 2})
-    return found[first].replace([np.inf, -np.inf], np.nan).dropna()
+    known: pd.DataFrame = found[first].replace([np.inf, -np.inf], np.nan).dropna()
+    return known
 
 
 def _rows(sums: pd.DataFrame, numbers: float, alpha: float) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis import venues
+from analysis.look import COLOURS, style
 from analysis.spec import Axis, FigureSpec, Mark
 from analysis.venues import GREY, Venue, Width
 from interplay.errors import ConfigError, allowed, nearest
@@ -37,16 +38,21 @@ MOST_VECTOR = 5_000
 DPI = 300
 
 #: Colour, dash, marker and its filling; the same colours in the same order as on the screen (tests compare them).
-_STYLES: tuple[tuple[str, Any, str, str], ...] = (
-    ("#4477AA", "-", "o", "full"),
-    ("#EE6677", (0, (4, 1.6)), "s", "full"),
-    ("#228833", (0, (1, 1.4)), "P", "full"),
-    ("#AA3377", (0, (5, 1.6, 1, 1.6)), "D", "full"),
-    ("#CCBB44", (0, (8, 2)), "X", "full"),
-    ("#66CCEE", (0, (8, 2, 1, 2)), "s", "none"),
+_STYLES: tuple[tuple[str, Any, str, str], ...] = tuple(
+    (colour, *rest)
+    for colour, rest in zip(
+        COLOURS,
+        (
+            ("-", "o", "full"),
+            ((0, (4, 1.6)), "s", "full"),
+            ((0, (1, 1.4)), "P", "full"),
+            ((0, (5, 1.6, 1, 1.6)), "D", "full"),
+            ((0, (8, 2)), "X", "full"),
+            ((0, (8, 2, 1, 2)), "s", "none"),
+        ),
+        strict=True,
+    )
 )
-_ROLE_STYLE = {"policy": 0, "reward": 1, "value": 2, "reward model": 1, "value model": 2}
-_OTHER_STYLE = (0, 3, 4, 5)
 
 #: matplotlib's settings belong to the whole process: one figure at a time has them.
 _SETTINGS = threading.RLock()
@@ -125,7 +131,7 @@ def _height(spec: FigureSpec, inches: float) -> float:
 def _series(spec: FigureSpec, mark: Mark) -> Iterator[tuple[tuple[str, Any, str, str], str, pd.DataFrame]]:
     order = list(dict.fromkeys(spec.data["series"]))
     for name, rows in spec.rows(mark).groupby("series", sort=False):
-        yield _STYLES[_ROLE_STYLE.get(str(name), _OTHER_STYLE[order.index(name) % 4]) % len(_STYLES)], _plain(name), rows
+        yield _STYLES[style(name, order)], _plain(name), rows
 
 
 def _numbers(values: Any) -> npt.NDArray[np.float32]:

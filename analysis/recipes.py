@@ -15,9 +15,9 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import pandas as pd
 
-from analysis import arms, costs, gains, scores  # noqa: F401 - importing a file of figures registers them
+from analysis import arms, costs, gains, pictures, scores  # noqa: F401 - importing a file of figures registers them
 from analysis.comparison import JUDGES, Comparison, compare
-from analysis.figures import COSINES, FIGURES, ROLE_WORDS, X_AXES
+from analysis.figures import COSINES, FIGURES, X_AXES
 from analysis.spec import FigureSpec
 from analysis.trajectory import Trajectory
 from interplay.errors import ConfigError, allowed, nearest
@@ -105,13 +105,11 @@ class Sources:
 
     @property
     def paths(self) -> list[Trajectory]:
-        """The chosen roles' paths; where runs meet, a path is called by its role and its run."""
+        """The chosen roles' paths."""
         found = [(one.run, path) for one in self._recordings for path in one.trajectories(self._roles)]
         if not found:
             raise ValueError(f"no path of {' or '.join(self._roles)} was recorded")
-        if len(self._recordings) == 1:
-            return [path for _, path in found]
-        return [replace(path, role=f"{ROLE_WORDS.get(path.role, path.role)}, {run}") for run, path in found]
+        return [replace(path, run=run) for run, path in found]
 
     # --- a comparison ---
 

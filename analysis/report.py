@@ -84,7 +84,7 @@ def orthogonal(found: Sequence[Alignment]) -> Verdict:
     whole = _pooled([one.whole for one in known])
     low, high = whole.interval
     of = "mean cosine of policy updates with the reward model's latest update"
-    numbers = {"of": of, "value": whole.value, "interval": (low, high), "chance": whole.band, "count": whole.count}
+    numbers: dict[str, Any] = {"of": of, "value": whole.value, "interval": (low, high), "chance": whole.band, "count": whole.count}
     size = f"{whole.value:+.3f} [{low:+.3f}, {high:+.3f}]"
     if not np.isfinite(whole.sd):
         return Verdict("C1", "not enough evidence", f"The mean cosine is {whole.value:+.3f}, but nothing says what chance would give.", **numbers)
@@ -139,7 +139,7 @@ def persistent(found: Sequence[Persistence]) -> Verdict:
         return Verdict("C2", "not enough evidence", "There are no two updates of the policy to compare.")
     next_one = _pooled([by_lag[0] for by_lag in lags])
     low, high = next_one.interval
-    numbers = {
+    numbers: dict[str, Any] = {
         "of": "mean cosine of an update with the one before",
         "value": next_one.value,
         "interval": (low, high),
@@ -180,7 +180,7 @@ def leading(found: Sequence[Lead]) -> Verdict:
     shown = peak if peak is not None else max(joined.by_lag, key=lambda lag: np.nan_to_num(abs(joined.by_lag[lag].value), nan=-1.0))
     best = joined.by_lag[shown]
     of = f"mean cosine of a policy {joined.by} with the reward model's at lag {shown:+d}"
-    numbers = {"of": of, "value": best.value, "interval": best.interval, "chance": best.band, "count": best.count}
+    numbers: dict[str, Any] = {"of": of, "value": best.value, "interval": best.interval, "chance": best.band, "count": best.count}
     size = f"{best.value:+.3f} at lag {shown:+d}, chance gives {_band(best)}"
     if peak is None:
         return Verdict("C3", "nobody leads", f"No lag stands out from its mirror image over {joined.steps} {joined.by}s; the largest is {size}.", **numbers)
@@ -207,7 +207,8 @@ def against(recordings: Sequence[Recording], judge: str = "proxy") -> list[Verdi
 
 def _joined(recordings: Sequence[Recording], stream: str) -> pd.DataFrame:
     frames = [getattr(recording, stream).assign(run=recording.run, method=recording.method, seed=recording.seed) for recording in recordings]
-    return pd.concat(frames, ignore_index=True)
+    joined: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return joined
 
 
 def _better(guided: str, methods: Sequence[str], found: comparison.Comparison, judge: str) -> Verdict:

@@ -1,7 +1,6 @@
 """`FigureSpec` -> plotly, for the browser.
 
-Colours of the role first (Paul Tol's bright scheme, safe for colour-blind eyes on light and dark
-ground), dash and marker shape as second channel. Numbers travel as float32 arrays. A line of more
+Colours are those of `look`, dash and marker shape the second channel. Numbers travel as float32 arrays. A line of more
 than `MOST_POINTS` is thinned by MinMaxLTTB, which keeps spikes, and the caption says so. `uirevision`
 keeps zoom and hidden series over refreshes.
 """
@@ -18,6 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from tsdownsample import NaNMinMaxLTTBDownsampler
 
+from analysis.look import COLOURS, style
 from analysis.spec import Axis, FigureSpec, Mark
 
 MOST_POINTS = 4_000
@@ -33,17 +33,14 @@ CONFIG: dict[str, Any] = {
 }
 
 #: colour, dash, marker
-_STYLES = (
-    ("#4477AA", "solid", "circle"),
-    ("#EE6677", "dash", "square"),
-    ("#228833", "dot", "cross"),
-    ("#AA3377", "dashdot", "diamond"),
-    ("#CCBB44", "longdash", "x"),
-    ("#66CCEE", "longdashdot", "square-open"),
+_STYLES = tuple(
+    zip(
+        COLOURS,
+        ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot"),
+        ("circle", "square", "cross", "diamond", "x", "square-open"),
+        strict=True,
+    )
 )
-_ROLE_STYLE = {"policy": 0, "reward": 1, "value": 2, "reward model": 1, "value model": 2}
-#: Series that are no role: what is measured while training, and what is held out.
-_OTHER_STYLE = (0, 3, 4, 5)
 _GREY = "#8A8F98"
 _GRID = "rgba(128,128,128,0.16)"
 
@@ -90,9 +87,7 @@ def thinned(x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], most: int = 
 
 def _series(spec: FigureSpec, mark: Mark) -> list[tuple[int, str, pd.DataFrame]]:
     order = list(dict.fromkeys(spec.data["series"]))
-    return [
-        (_ROLE_STYLE.get(str(name), _OTHER_STYLE[order.index(name) % 4]), _safe(name), rows) for name, rows in spec.rows(mark).groupby("series", sort=False)
-    ]
+    return [(style(name, order), _safe(name), rows) for name, rows in spec.rows(mark).groupby("series", sort=False)]
 
 
 def _safe(name: object) -> str:
@@ -113,8 +108,8 @@ def _place(spec: FigureSpec, rows: pd.DataFrame) -> dict[str, Any]:
 
 def _line(spec: FigureSpec, mark: Mark) -> list[Any]:
     traces = []
-    for style, name, rows in _series(spec, mark):
-        colour, dash, _ = _STYLES[style % len(_STYLES)]
+    for look, name, rows in _series(spec, mark):
+        colour, dash, _ = _STYLES[look]
         thin = rows if spec.z else rows.iloc[thinned(_numbers(rows[spec.x.column]), _numbers(rows[spec.y.column]))]
         shape = {"color": colour, "width": (2.2 if mark.strong else 1.3) * (2 if spec.z else 1), "dash": dash}
         kind = go.Scatter3d if spec.z else go.Scatter
@@ -127,8 +122,8 @@ def _line(spec: FigureSpec, mark: Mark) -> list[Any]:
 def _points(spec: FigureSpec, mark: Mark) -> list[Any]:
     traces = []
     alone = not any(other.kind == "line" and other.layer == mark.layer for other in spec.marks) and spec.name != "trajectories"
-    for style, name, rows in _series(spec, mark):
-        colour, _, symbol = _STYLES[style % len(_STYLES)]
+    for look, name, rows in _series(spec, mark):
+        colour, _, symbol = _STYLES[look]
         size = 9 if mark.strong else 7
         marker = {"color": colour, "size": size if spec.z is None else 5, "symbol": symbol, "line": {"width": 1.5, "color": colour}}
         if mark.layer == "start":
@@ -142,8 +137,8 @@ def _points(spec: FigureSpec, mark: Mark) -> list[Any]:
 
 def _band(spec: FigureSpec, mark: Mark) -> list[Any]:
     traces = []
-    for style, name, rows in _series(spec, mark):
-        colour = _STYLES[style % len(_STYLES)][0]
+    for look, name, rows in _series(spec, mark):
+        colour = _STYLES[look][0]
         x = _numbers(rows[spec.x.column])
         edge = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([_numbers(rows["high"]), _numbers(rows["low"])[::-1]])}
         traces.append(
@@ -165,8 +160,8 @@ def _band(spec: FigureSpec, mark: Mark) -> list[Any]:
 
 def _interval(spec: FigureSpec, mark: Mark) -> list[Any]:
     traces = []
-    for style, name, rows in _series(spec, mark):
-        colour, _, symbol = _STYLES[style % len(_STYLES)]
+    for look, name, rows in _series(spec, mark):
+        colour, _, symbol = _STYLES[look]
         middle = _numbers(rows[spec.x.column])
         whiskers = {"type": "data", "symmetric": False, "array": _numbers(rows["high"]) - middle, "arrayminus": middle - _numbers(rows["low"])}
         marker = {"color": colour, "size": 10, "symbol": symbol}
@@ -178,8 +173,8 @@ def _interval(spec: FigureSpec, mark: Mark) -> list[Any]:
 
 def _bar(spec: FigureSpec, mark: Mark) -> list[Any]:
     return [
-        go.Bar(x=rows[spec.x.column].to_numpy(), y=_numbers(rows[spec.y.column]), name=name, marker={"color": _STYLES[style % len(_STYLES)][0]})
-        for style, name, rows in _series(spec, mark)
+        go.Bar(x=rows[spec.x.column].to_numpy(), y=_numbers(rows[spec.y.column]), name=name, marker={"color": _STYLES[look][0]})
+        for look, name, rows in _series(spec, mark)
     ]
 
 

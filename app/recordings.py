@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -80,5 +79,5 @@ def _path(store: RunStore, role: str) -> Trajectory | None:
 
 def _frame(store: RunStore, stream: Stream) -> pd.DataFrame:
     """A stream with words as plain text."""
-    table: Any = store.read(stream).to_pandas()
+    table: pd.DataFrame = store.read(stream).to_pandas()
     return table.astype({name: object for name in table if isinstance(table[name].dtype, pd.CategoricalDtype)})

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import figures, screen, tables
+from analysis import figures, pictures, screen, tables
 from analysis.spec import Axis, FigureSpec, Mark
 from app.loading import Feed
 from tests.fabricate import Fabricated
@@ -31,7 +31,7 @@ def _all(feed: Feed) -> list[FigureSpec]:
         figures.norm_heatmap(updates, "policy", run="one"),
         *(figures.cosine_heatmap(updates, "reward", run="one", column=name) for name in figures.COSINES),
     ]
-    paths = [figures.trajectories(feed.trajectories(["policy", "reward"]), components=count) for count in (2, 3)]
+    paths = [pictures.trajectories(feed.trajectories(["policy", "reward"]), components=count) for count in (2, 3)]
     return [*curves, *heats, *paths]
 
 
@@ -92,10 +92,10 @@ def test_heldout_dots_carry_their_range(feed: Feed) -> None:
 
 
 def test_paths_say_what_chance_would_explain(feed: Feed) -> None:
-    spec = figures.trajectories(feed.trajectories(["policy", "reward"]))
+    spec = pictures.trajectories(feed.trajectories(["policy", "reward"]))
     assert "random walks with the same update norms" in spec.caption
     assert "% of variance" in spec.x.text
-    assert set(spec.data["layer"]) == {"path", "start", "end"}
+    assert set(spec.data["layer"]) == {"path", "start", "end", "iteration"}
 
 
 # --- screen --------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from analysis import figures, tables
+from analysis import figures, pictures, tables
 from analysis.spec import FigureSpec
 from app import loading, widgets
 from app.loading import Feed
@@ -89,7 +89,7 @@ def show_paths(feed: Feed, cursor: int | None) -> None:
         roles = widgets.several("Roles", feed.roles(), "roles")
     try:
         key = (str(feed.path), flat, scale, tuple(roles), feed.versions.get("directions"))
-        spec = widgets.memo("paths", key, lambda: figures.trajectories(feed.trajectories(roles), components=int(flat), same_length=scale == "equal"))
+        spec = widgets.memo("paths", key, lambda: pictures.trajectories(feed.trajectories(roles), components=int(flat), same_length=scale == "equal"))
     except ValueError as reason:
         widgets.nothing(f"No paths: {reason}.")
         return
