@@ -14,13 +14,13 @@ Axis letters: P pairs of steps, T policy steps, S reward steps, M modules, R row
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import linalg, spatial
-from scipy.spatial import distance
+from sklearn.metrics.pairwise import euclidean_distances
 
 from analysis import geometry
 from analysis.geometry import KEYS, Doubles, Groups, Rows, cosine, ratio
@@ -321,7 +321,7 @@ def distance_correlation(x_SD: npt.ArrayLike, y_SE: npt.ArrayLike, *, corrected:
     if len(x) < (4 if corrected else 3) or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return np.nan
     centre = _corrected_centre if corrected else _double_centre
-    a, b = centre(distance.squareform(distance.pdist(x))), centre(distance.squareform(distance.pdist(y)))
+    a, b = centre(_distances(x)), centre(_distances(y))
     squared = ratio((a * b).sum(), np.sqrt((a * a).sum()) * np.sqrt((b * b).sum()))
     return float(squared if corrected else np.sqrt(np.maximum(squared, 0.0)))
 
@@ -366,10 +366,18 @@ def subspace_overlap(x_SD: npt.ArrayLike, y_UD: npt.ArrayLike, k: int = 5) -> Ov
     return Overlap(angles, float((np.cos(angles) ** 2).mean()), max(first.shape[1], second.shape[1]) / x.shape[1])
 
 
-def _rows(values: npt.ArrayLike) -> Doubles:
-    """Double precision, one row for each step; a plain series is one column."""
-    array = np.asarray(values, dtype=np.float64)
+def _rows(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """One row for each step; a plain series is one column. Rows may be long, so double precision comes later, one path at a time."""
+    array = np.asarray(values)
     return array[:, None] if array.ndim == 1 else array
+
+
+def _distances(x_SD: npt.NDArray[Any]) -> Doubles:
+    """S x S Euclidean distances by way of the Gram matrix, a tenth of the cost for long rows; exact to 1e-7 of the longest."""
+    centred = x_SD - x_SD.mean(axis=0, dtype=np.float64)
+    found = euclidean_distances(centred)
+    np.fill_diagonal(found, 0.0)
+    return np.asarray(found, dtype=np.float64)
 
 
 def _double_centre(distances_SS: Doubles) -> Doubles:
@@ -385,15 +393,16 @@ def _corrected_centre(distances_SS: Doubles) -> Doubles:
     return np.asarray(centred)
 
 
-def _principal(x_SD: Doubles) -> Doubles:
+def _principal(x_SD: npt.NDArray[Any]) -> Doubles:
     """S x S coordinates with the distances of x, from the eigenvectors of its centred Gram matrix."""
-    centred = x_SD - x_SD.mean(axis=0)  # no distance changes, but a path far from zero would lose its digits
+    centred = x_SD - x_SD.mean(axis=0, dtype=np.float64)  # no distance changes, but a path far from zero would lose its digits
     values, vectors = linalg.eigh(centred @ centred.T)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
-def _leading(x_SD: Doubles, k: int) -> Doubles:
+def _leading(x_SD: npt.NDArray[Any], k: int) -> Doubles:
     """D x k right singular vectors of the largest singular values, by way of the small Gram matrix; fewer if x has fewer."""
-    values, vectors = linalg.eigh(x_SD @ x_SD.T)
+    rows = x_SD.astype(np.float64)
+    values, vectors = linalg.eigh(rows @ rows.T)
     chosen = np.flatnonzero(values > TOLERANCE * values[-1])[-k:]
-    return np.asarray(x_SD.T @ (vectors[:, chosen] / np.sqrt(values[chosen])))
+    return np.asarray(rows.T @ (vectors[:, chosen] / np.sqrt(values[chosen])))

@@ -26,7 +26,7 @@ from analysis.projection import Doubles, Floats, Ints, Of
 from analysis.quality import Quality, in_words, principal_coordinates, quality
 
 #: Rows of all paths together that are drawn; of more, each path keeps its share, evenly spread.
-ROWS = 1000
+ROWS = 500
 #: Principal components that neighbours are looked for in.
 WIDTH = 50
 #: Pictures drawn, of this seed and the next ones, to see whether they agree.

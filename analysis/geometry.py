@@ -43,7 +43,7 @@ def recorded(updates: pd.DataFrame, role: str, space: str = "factor", rows: Rows
     """
     own = updates[updates["role"] == role].astype({"module": str})
     wanted = own["space"] == space
-    own = own[wanted | ~own["module"].isin(own.loc[wanted, "module"])]
+    own = own[wanted | ~own["module"].isin(own.loc[wanted, "module"].unique())]
     return own.assign(row=_row_names(own, rows)).sort_values("clock", kind="stable", ignore_index=True)
 
 

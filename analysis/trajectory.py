@@ -69,7 +69,10 @@ class Trajectory:
     @property
     def positions_UTK(self) -> Floats:
         """Where the weights are after each update, from the start of the recording."""
-        return np.cumsum(self.sketches_UTK, axis=0, dtype=np.float64).astype(np.float32)
+        found = np.empty_like(self.sketches_UTK)
+        for t in range(found.shape[1]):  # in double precision one module at a time, so memory stays that of one
+            found[:, t] = np.cumsum(self.sketches_UTK[:, t], axis=0, dtype=np.float64)
+        return found
 
     def layers(self) -> Trajectory:
         """The same path with modules summed to layers: squared norms add, sketches add."""

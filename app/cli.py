@@ -1,6 +1,6 @@
 """The command line: parse, then one call. Every error a person can mend is one line and exit code 2.
 
-    interplay train | compare | report | figure | runs | methods | show | dash | env
+    interplay train | compare | report | figure | import | runs | methods | show | dash | env
 
 Imports of the engine (torch) stay inside the commands that need it, so the viewer installs without.
 """
@@ -251,6 +251,12 @@ def _add_figure(parser: argparse.ArgumentParser) -> None:
     figure.add_arguments(parser)
 
 
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    from app import importing
+
+    importing.add_arguments(parser)
+
+
 def _add_methods(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="show one method with all its settings")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -309,6 +315,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "show": ("show one run: settings, held-out scores, files", _add_show),
     "report": ("answer what ZOPrO's sampling relies on, with intervals, for recorded runs", _add_report),
     "figure": ("draw a figure of recorded runs as a file, for a paper or a browser", _add_figure),
+    "import": ("turn a folder of other people's checkpoints into a run", _add_import),
     "methods": ("list methods (objective x update rule) and their settings", _add_methods),
     "dash": ("open the dashboard on 127.0.0.1", _add_dash),
     "env": ("print versions and machine, for a bug report", _add_env),
