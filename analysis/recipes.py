@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import pandas as pd
 
-from analysis import arms, costs, gains, pictures, scores  # noqa: F401 - importing a file of figures registers them
+from analysis import arms, costs, gains, movement, pictures, scores, together  # noqa: F401 - importing a file of figures registers them
 from analysis.comparison import JUDGES, Comparison, compare
 from analysis.figures import COSINES, FIGURES, X_AXES
 from analysis.spec import FigureSpec
@@ -27,6 +27,7 @@ from interplay.records import ROLES, SPACES
 RECIPES: Mapping[str, Mapping[str, str]] = {
     "frontier": {"completions": "all_completions", "metrics": "all_metrics"},
     "method_curves": {"completions": "all_completions", "metrics": "all_metrics", "methods": "arms"},
+    "starts": {"updates": "all_updates"},
 }
 #: What figures take for granted that they are given: the allowed values of settings of these names, where their types do not say.
 CHOICES: Mapping[str, Sequence[Any]] = {
@@ -70,7 +71,7 @@ class Sources:
     """
 
     #: Those that rest on one run only.
-    OF_ONE = frozenset({"run", "metrics", "updates", "completions"})
+    OF_ONE = frozenset({"run", "metrics", "updates", "completions", "policy", "reward"})
 
     def __init__(self, recordings: Sequence[Recording], roles: Sequence[str] = ()) -> None:
         if not recordings:
@@ -101,6 +102,18 @@ class Sources:
     def completions(self) -> pd.DataFrame:
         return self._one.frame("completions")
 
+    @property
+    def policy(self) -> Trajectory | None:
+        """Its path; None where no direction was recorded, which is no fault: exact cosines need none."""
+        return self._path("policy")
+
+    @property
+    def reward(self) -> Trajectory | None:
+        return self._path("reward")
+
+    def _path(self, role: str) -> Trajectory | None:
+        return None if self._one.frame("directions").empty else next(iter(self._one.trajectories([role])), None)
+
     # --- one run or several ---
 
     @property
@@ -120,6 +133,10 @@ class Sources:
     @property
     def all_completions(self) -> pd.DataFrame:
         return self._stacked("completions")
+
+    @property
+    def all_updates(self) -> pd.DataFrame:
+        return self._stacked("updates")
 
     def _stacked(self, stream: str) -> pd.DataFrame:
         """One stream of all runs, words as plain text, with run, method and seed beside each row."""

@@ -170,7 +170,7 @@ def test_a_reader_can_prove_that_the_figure_shows_these_rows(root: Path, tmp_pat
     [
         (["--out", "a.pdf"], "NAME is missing; `interplay figure --list`"),
         (["kl-curve", "first"], "--out is missing"),
-        (["kl-curv", "first", "--out", "a.pdf"], r"figure is 'kl-curv'; did you mean 'kl_curve'\?; allowed: arm_differences, arms"),
+        (["kl-curv", "first", "--out", "a.pdf"], r"figure is 'kl-curv'; did you mean 'kl_curve'\?; allowed: alignment_curve, arm_differences, arms"),
         (["kl-curve", "--out", "a.pdf"], "RUN is missing; name the run to draw"),
         (["trajectories", "--out", "a.pdf"], "RUN is missing; name the runs to draw"),
         (["kl-curve", "first", "--out", "a.pfd"], r"--out is 'a.pfd'; its suffix must be one of .*\.pdf.*; did you mean 'pdf'\?"),
