@@ -5,7 +5,7 @@ then refined on the policy's new answers. So a lag counts reward steps from the 
 after it, and **lag >= 0 is "policy leads"**; at lag -1 stands the reward step just before it, and **lag < 0 is "reward leads"**.
 
 Cosines are exact where the recorder measured them (`other_cosines`, `iteration_cosines`) and sketched between any other two steps, with
-the standard error of the sketch and nothing else: what chance would show is said in `analysis.uncertainty`. What needs no common basis
+the standard error of the sketch and nothing else: what chance would show is said in `analysis.nulls`. What needs no common basis
 (norms, distance correlation, Procrustes) also compares roles of different models; the rest raises the `ValueError` of `same_space`.
 
 Axis letters: P pairs of steps, T policy steps, S reward steps, M modules, R rows, D and E dimensions. Undefined is NaN.

@@ -105,7 +105,7 @@ def alignment(recording: Recording) -> Alignment:
     whole = whole[np.isfinite(whole["cosine"])]
     if whole.empty:
         return Alignment(Estimate())
-    shared_UU = _repetition(recording, whole["clock"].to_numpy(np.int64))
+    shared_UU = repetition(recording, whole["clock"].to_numpy(np.int64))
     sd_U, chance = _chance(recording, whole)
     mean = Estimate(float(whole["cosine"].mean()), _sd_of_mean(sd_U, shared_UU), len(whole), chance)
     attainable = float(whole["attainable"].mean())
@@ -145,7 +145,7 @@ def _chance(recording: Recording, whole: pd.DataFrame) -> tuple[Doubles, Chance]
     return np.full(len(whole), (recording.policy.spec.k * modules) ** -0.5), "sketch"
 
 
-def _repetition(recording: Recording, clocks_U: Ints) -> Doubles:
+def repetition(recording: Recording, clocks_U: Ints) -> Doubles:
     """How far two cosines repeat each other: product of the cosines of both roles' updates that they were made of; all ones where no sketch tells."""
     if recording.policy is None or recording.reward is None:
         return np.ones((len(clocks_U), len(clocks_U)))
@@ -192,7 +192,7 @@ def persistence(recording: Recording, role: Literal["policy", "reward"] = "polic
     path = recording.policy if role == "policy" else recording.reward
     if path is None or len(path.updates_U) < 2:
         return Persistence((), Estimate())
-    sd, chance = _typical_chance(recording, path)
+    sd, chance = typical_chance(recording, path)
     lagged_LU = geometry.lagged_cosines(path, lags)[:, :, 0]
     exact = geometry.previous_cosines(recording.updates, role, path.spec.space, "whole")
     if np.isfinite(exact["cosine"]).any():
@@ -208,7 +208,7 @@ def _mean(values: Doubles, sd: float, chance: Chance) -> Estimate:
     return Estimate(float(good.mean()), sd / len(good) ** 0.5, len(good), chance) if len(good) else Estimate(chance=chance)
 
 
-def _typical_chance(recording: Recording, path: Trajectory) -> tuple[float, Chance]:
+def typical_chance(recording: Recording, path: Trajectory) -> tuple[float, Chance]:
     """Chance SD of one cosine between two steps in the sketched space: that of noise, and the sketch's error besides."""
     sketch = (path.spec.k * max(len(path.modules_T), 1)) ** -0.5
     found = coupling.other_cosines(recording.updates, path.role, path.spec.space, "whole")["null"].to_numpy(np.float64)
@@ -258,7 +258,7 @@ def lead(recording: Recording, lags: int = LAGS) -> Lead:
         return Lead(by=f"that needs {FEWEST_STEPS} iterations of both roles, or as many updates that take turns")
     policy, reward = coupling.pairs(recording.policy, recording.reward, by)
     cosines, lags_TS = coupling.cosine_matrix(policy, reward).values, coupling.lags(policy, reward, by)
-    sd, chance = _typical_chance(recording, policy)
+    sd, chance = typical_chance(recording, policy)
     own_L, other_L = (_correlations(path) for path in (policy, reward))
     found = {lag: _diagonal(cosines[lags_TS == lag], sd, chance, own_L, other_L) for lag in range(-lags, lags)}
     return Lead(found, by, min(len(policy.updates_U), len(reward.updates_U)))

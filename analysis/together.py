@@ -187,7 +187,7 @@ def _alike(updates: pd.DataFrame, own: Sketched, other: Sketched, clocks_U: Ints
     """What a mean over these updates keeps of the SD of one, as in `evidence.alignment`: all of it where no sketch tells."""
     if own is None or other is None or not len(clocks_U):
         return 1.0
-    shared_UU = evidence._repetition(recording(updates, own.run, own, other), np.sort(clocks_U))
+    shared_UU = evidence.repetition(recording(updates, own.run, own, other), np.sort(clocks_U))
     return float(np.sqrt(max(float(shared_UU.mean()), 0.0)))
 
 
@@ -264,7 +264,7 @@ def _pair(policy: Sketched, reward: Sketched, by: coupling.By) -> tuple[tuple[Tr
 def _cells(policy: Trajectory, reward: Trajectory, updates: pd.DataFrame, by: coupling.By, show: str) -> tuple[pd.DataFrame, str]:
     """The rows of the heat map with the line between both sides, and their numbers in words."""
     every_TS = coupling.cosine_matrix(policy, reward).values
-    sd, chance = evidence._typical_chance(recording(updates, policy.run, policy, reward), policy)
+    sd, chance = evidence.typical_chance(recording(updates, policy.run, policy, reward), policy)
     t_T, s_S = spread(len(policy.clocks_U), MOST_STEPS), spread(len(reward.clocks_U), MOST_STEPS)
     cosines_TS = every_TS[np.ix_(t_T, s_S)]
     x_T, row_S = ((path.updates_U if by == "update" else path.iterations_U)[kept] for path, kept in ((policy, t_T), (reward, s_S)))

@@ -235,7 +235,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     add("folders", nargs="+", metavar="RUN", help="run folders, names of runs in --runs, or the folder of a comparison; seeds of one kind count together")
     _add_root(parser)
     add("--json", action="store_true", help="print JSON")
-    add("--out", metavar="DIR", help="also write report.json there")
+    add("--out", metavar="DIR", help="also write report.json there, and the figures behind it as PDF")
     parser.set_defaults(run=_report)
 
 

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.evidence import Recording
 from analysis.trajectory import Trajectory
-from interplay import compare
-from interplay.errors import ConfigError
-from interplay.reading import RUN, refuse_no_run
 from interplay.records import RunInfo, Stream
 from interplay.store import RunStore
 
 #: Settings that may differ between the seeds of one group.
 _SEEDS = ("seed", "seed_data", "seed_sampling", "seed_perturbation", "out")
-
-
-def folders(words: Sequence[str], runs: Path) -> list[Path]:
-    """Run folders, names of runs in `runs`, and folders of comparisons as their finished rows. Raises `ConfigError`."""
-    found: list[Path] = []
-    for word in words:
-        path = Path(word) if Path(word).exists() or not (runs / word).exists() else runs / word
-        plan = compare.read(path)
-        if plan is None:
-            refuse_no_run("RUN", path)
-        found += [path] if plan is None else [row.folder for row in plan.arms if (row.folder / RUN).is_file()]
-    if not found:
-        raise ConfigError("no run is named; give run folders, names of runs, or the folder of a comparison")
-    return list(dict.fromkeys(found))
 
 
 def load(path: Path, arm: str | None = None) -> Recording:
@@ -54,13 +36,6 @@ def load(path: Path, arm: str | None = None) -> Recording:
         _frame(store, "completions"),
         numbers.get("policy"),
     )
-
-
-def arms(path: Path) -> str | None:
-    """How the comparison that a run belongs to names it; None if it belongs to none."""
-    plan = compare.read(path.parent)
-    row = next((row for row in plan.rows if row.folder.name == path.name), None) if plan else None
-    return row.method if row else None
 
 
 def group(info: RunInfo) -> str:

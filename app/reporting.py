@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,27 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from analysis import forecast, report
+from analysis import forecast, paper, recipes, report
 from analysis.evidence import Recording
 from analysis.report import Verdict
 from analysis.tables import finite
-from app import recordings
+from app import figure, recordings
+from app.figure import Recorded
 from interplay import __version__, disk
 from interplay.errors import ConfigError
 
 JSON = "report.json"
+#: Figures that `--out` brings: of each run, and of runs of several methods.
+OF_ONE, OF_MANY = ("alignment_curve", "module_coupling", "persistence_lags", "lag_profile"), ("arms", "arm_differences")
 
 
 def run(words: Sequence[str], runs: Path, *, as_json: bool, out: Path | None) -> int:
     """Exit code 0; raises `ConfigError` for what is no run, and for runs of different models, which no number can join."""
-    found = [recordings.load(path, recordings.arms(path)) for path in recordings.folders(words, runs)]
+    named = list({one.path: one for word in words for one in figure.find(word, runs)}.values())
+    found = [recordings.load(one.path, one.arm) for one in named]
     told = to_json(found)
     if out is not None:
-        _write(out, told)
+        _write(out, told, named)
     if as_json:
         print(json.dumps(told, indent=2))
     else:
@@ -118,7 +123,18 @@ def _cautions(runs: Sequence[dict[str, Any]]) -> list[str]:
     return [f"note: recorded before nulls were, so chance is the error of the sketches alone and too narrow: {', '.join(older)}"] if older else []
 
 
-def _write(place: Path, told: dict[str, Any]) -> None:
+def _write(place: Path, told: dict[str, Any], named: Sequence[Recorded]) -> None:
     with disk.explained(place, "cannot take the report"):
         place.mkdir(parents=True, exist_ok=True)
         disk.write_json(place / JSON, told)
+        for file, content in _figures(named):
+            (place / file).write_bytes(content)
+
+
+def _figures(named: Sequence[Recorded]) -> Iterator[tuple[str, bytes]]:
+    """The figures that the verdicts rest on, as far as the runs have them: file name and content."""
+    wanted = [(f"{one.run}-{name}.pdf", name, [one]) for one in named for name in OF_ONE]
+    wanted += [(f"{name}.pdf", name, list(named)) for name in OF_MANY] if len({one.method for one in named}) > 1 else []
+    for file, name, shown in wanted:
+        with contextlib.suppress(ValueError):  # nothing was recorded for it
+            yield file, paper.render(recipes.make(name, shown), "pdf")

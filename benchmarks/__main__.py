@@ -19,6 +19,7 @@ BENCHMARKS = {
     "recorder-rloo": ["benchmarks.updates", "--method", "rloo"],
     "epsilon": ["benchmarks.epsilon"],
     "zeroth": ["benchmarks.zeroth", "--rounds", "5"],
+    "analysis": ["benchmarks.analysis", "--rounds", "1"],
     "recorder-ppo": ["benchmarks.updates", "--method", "ppo"],
 }
 

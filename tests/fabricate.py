@@ -134,6 +134,7 @@ class Fabricated:
                     "other_role": [OTHER_ROLE[place["role"]]] * self.modules,
                     "cos_other_update": [None] * self.modules if place["clock"] == 1 else cosine(0.05),
                     "attainable_other_update": [0.9] * self.modules,
+                    "null_other_update": [None if place["clock"] == 1 else 0.06] * self.modules,
                     "cos_other_iteration": [None] * self.modules,
                     "attainable_other_iteration": [None] * self.modules,
                 },

@@ -238,11 +238,21 @@ def test_a_comparison_is_reported_on_as_a_whole(capsys: pytest.CaptureFixture[st
     by = {row["label"]: row for row in told["verdicts"]}
     assert by["C6"]["answer"] == "yes"
     assert by["C6"]["value"] < 1
+    assert by["C5"]["answer"] == "no"  # first order gains more, which is the one claim that was shown
+    assert sorted(path.name for path in (tmp_path / "o").glob("*.pdf")) == ["arm_differences.pdf", "arms.pdf"]
+
+
+def test_a_report_brings_the_figures_behind_it(tmp_path: Path) -> None:
+    run = Fabricated(tmp_path / "run", layers=2, k=16, updates_each=4).whole(2)
+    assert main(["report", str(run), "--out", str(tmp_path / "o")]) == 0
+    made = {path.name for path in (tmp_path / "o").glob("*.pdf")}
+    assert {"run-alignment_curve.pdf", "run-module_coupling.pdf", "run-persistence_lags.pdf"} <= made
+    assert all(path.read_bytes().startswith(b"%PDF") for path in (tmp_path / "o").glob("*.pdf"))
 
 
 def test_bad_words_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
-    assert "is not a run folder" in capsys.readouterr().err
+    assert "there is no such run" in capsys.readouterr().err
     assert main(["report", "nowhere"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

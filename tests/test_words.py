@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import fnmatch
 import importlib
 import inspect
@@ -150,6 +151,9 @@ def test_make_knows_every_target(page: str) -> None:
 def test_every_command_line_parses(page: str) -> None:
     for line in commands(page, "interplay"):
         if line[1:] == ["train", "..."] or "--help" in line:
+            continue
+        if len(line) == 2:  # a command by its name alone
+            assert line[1] in parsers()
             continue
         arguments = cli._parser().parse_args(line[1:])
         assert callable(arguments.run)
@@ -362,8 +366,35 @@ def test_every_column_of_updates_is_explained() -> None:
     from interplay.records import UPDATES
 
     numbers = {field.name for field in UPDATES if str(field.type) == "float"}
-    part = text("docs/metrics.md").split("## Geometry of updates")[1]
+    part = text("docs/metrics.md").split("## Geometry of updates")[1].split("### Imported runs")[0]
     assert set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in part.splitlines() if line.startswith("| `")))) == numbers
+
+
+#: Functions that put numbers together for others and are no metric themselves.
+HELPERS = {
+    *("recorded", "composed_rows", "ratio", "cosine", "known", "products", "squares", "total_norms", "composed", "gram", "lengths", "cosine_matrix"),
+    *("lag_means", "sketched_displacement_cosines", "sketched_straightness", "effective_dimensions", "summed", "steps", "pairs", "lags", "matched"),
+    *("matched_deltas", "other_iteration_cosines", "sketch_errors", "paired_cosines", "norm_series", "full_null_sd", "adapter_null_sd", "null_band"),
+    *("effective_number", "two_sided_p", "calibration", "block_bootstrap", "autocorrelation", "highest_correlation", "block_length", "coverage"),
+    *("coverage_by_estimate", "expected_coverage"),
+}
+
+
+def test_every_metric_of_the_analysis_is_explained() -> None:
+    from analysis import coupling, geometry, nulls, uncertainty
+    from analysis.quality import Quality
+
+    public = {
+        name
+        for module in (geometry, coupling, nulls, uncertainty)
+        for name, item in vars(module).items()
+        if inspect.isfunction(item) and item.__module__ == module.__name__ and not name.startswith("_")
+    }
+    part = text("docs/metrics.md").split("## What the analysis computes")[1]
+    explained = set(re.findall(r"`(\w+)`", part))
+    assert public - HELPERS <= explained
+    assert public >= HELPERS
+    assert {"trustworthiness", "continuity", "rank_correlation", "stability"} <= explained & {field.name for field in dataclasses.fields(Quality)}
 
 
 def test_the_limits_of_the_alarm_are_those_of_the_code() -> None:
