@@ -147,7 +147,7 @@ class RunReader:
 def refuse_no_run(argument: str, path: Path) -> None:
     """Raises `ConfigError` if what a person named is not the folder of a run, with the nearest folder beside it."""
     if not (path / RUN).is_file():
-        near = nearest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        near = nearest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() and not path.exists() else ""
         raise ConfigError(f"{argument} is {str(path)!r}, which is not a run folder (no {RUN}){near}; `interplay runs` lists the runs")
 
 

@@ -158,8 +158,8 @@ def test_held_out_scores_of_every_iteration(make: Make, method: str, tune: str, 
         names |= {"proxy", "proxy_se", "gold_proxy_gap", "reward_model_accuracy"}
     assert set(table) == names
     assert np.isfinite(table.to_numpy(dtype=float)).all()
-    assert table.loc[0, "kl"] == 0
-    assert table.loc[2, "kl"] != 0
+    assert table.loc[0, "kl"] == pytest.approx(0, abs=1e-4)  # from the sampler, so up to rounding
+    assert abs(table.loc[2, "kl"]) > 1e-3
     means = texts.groupby("iteration")
     np.testing.assert_allclose(table["gold"], means["gold"].mean(), rtol=1e-6)
     np.testing.assert_allclose(table["length"], means["tokens"].mean(), rtol=1e-6)

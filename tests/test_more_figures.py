@@ -88,11 +88,11 @@ def read(name: str) -> Frames:
 @pytest.fixture(scope="module")
 def recorded() -> Frames:
     """The shipped comparison as `interplay compare` puts it together, with the clock left in to check by another route."""
-    rows = [row for row in json.loads((RECORDINGS / "comparison" / "plan.json").read_text())["rows"] if row["name"] != "warm"]
+    rows = [row for row in json.loads((RECORDINGS / "comparison-first" / "plan.json").read_text())["rows"] if row["name"] != "warm"]
     frames = [
-        [frame.assign(run=row["name"], method=row["method"], seed=row["seed"]) for frame in read(f"comparison/{row['name']}")]
+        [frame.assign(run=row["name"], method=row["method"], seed=row["seed"]) for frame in read(f"comparison-first/{row['name']}")]
         for row in rows
-        if (RECORDINGS / "comparison" / row["name"]).is_dir()
+        if (RECORDINGS / "comparison-first" / row["name"]).is_dir()
     ]
     return tuple(pd.concat(parts, ignore_index=True) for parts in zip(*frames, strict=True))  # type: ignore[return-value]
 
@@ -398,7 +398,7 @@ def test_the_gap_is_the_recorded_one_and_its_parts_make_it_up(name: str) -> None
 
 
 def test_a_run_from_another_start_has_no_interval_of_its_own() -> None:
-    completions, metrics = read("comparison/zopro-s0")
+    completions, metrics = read("comparison-first/zopro-s0")
     spec = scores.gold_proxy_gap(metrics, run="zopro-s0", completions=completions)
     assert spec.data["y"].tolist() == pytest.approx([0.2685, 0.2868], abs=1e-4)
     assert spec.data[["low", "high"]].isna().all(axis=None)
