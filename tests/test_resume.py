@@ -27,7 +27,8 @@ from interplay.updates.first_order import FirstOrder
 from tests import training
 from tests.training import frame, weights
 
-PREVIOUS, UPDATE, ITERATION = "cos_previous", ("cos_other_update", "attainable_other_update"), ("cos_other_iteration", "attainable_other_iteration")
+PREVIOUS = "cos_previous"
+UPDATE, ITERATION = (tuple(f"{kind}_other_{what}" for kind in ("cos", "attainable", "null")) for what in ("update", "iteration"))
 IN_MEMORY = (PREVIOUS, "other_role", *UPDATE, *ITERATION)
 TWO: dict[str, Any] = {"method": "ppo"}
 THREE: dict[str, Any] = {"method": "rloo", "iterations": 3}
