@@ -242,7 +242,7 @@ def page(spec: FigureSpec) -> str:
     from analysis import paper, screen
 
     chart = screen.draw(spec, height=520).update_layout(paper_bgcolor="white", modebar={"bgcolor": "white", "color": "#999", "activecolor": "#222"})
-    drawn = chart.to_html(config=screen.CONFIG, full_html=False, include_plotlyjs=True, div_id="figure")
+    drawn = chart.to_html(config=dict(screen.CONFIG), full_html=False, include_plotlyjs=True, div_id="figure")
     words = {"title": spec.title, "alt": spec.alt, "caption": screen.caption(spec), "about": paper.about(spec)}
     return _PAGE.format(chart=drawn, policy=_POLICY, **{name: html.escape(text) for name, text in words.items()})
 

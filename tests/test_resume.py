@@ -96,7 +96,9 @@ def assert_same(ours: pd.DataFrame, theirs: pd.DataFrame, but: set[str] | None =
 def assert_equal_runs(resumed: Path, whole: Path, *, first: int | None) -> None:
     """All records agree; `first` is the iteration that the resume went on with (None: it started over)."""
     for stream in ("metrics", "completions", "directions"):
-        assert_same(plain(resumed, stream), plain(whole, stream))
+        both = plain(resumed, stream), plain(whole, stream)
+        assert_same(*map(_exact, both))
+        _near(*both)
     ours, theirs = plain(resumed, "updates"), plain(whole, "updates")
     assert_same(ours, theirs, set(IN_MEMORY))
     for name in IN_MEMORY:
@@ -108,6 +110,21 @@ def assert_equal_runs(resumed: Path, whole: Path, *, first: int | None) -> None:
         again = ours[(ours["iteration"] == first) & (ours["role"] == "policy")]
         opening = again[again["update"] == again["update"].min()]
         assert opening[PREVIOUS].isna().all(), "the previous update is not kept on disk"
+
+
+def _exact(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the numbers of held-out scores, which are left to `_near`."""
+    if "split" not in table:
+        return table
+    numbers = table.select_dtypes("float").columns
+    return table.assign(**{name: table[name].where(table["split"] != "heldout", 0.0) for name in numbers})
+
+
+def _near(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    """Nothing learns from held-out scores, and the last digits of a pass depend on where a process's memory lies."""
+    if "split" in ours:
+        a, b = (table.loc[table["split"] == "heldout", table.select_dtypes("float").columns].to_numpy() for table in (ours, theirs))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def _may_be_lost(name: str, row: Any, table: pd.DataFrame, first: int | None) -> bool:
