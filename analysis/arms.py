@@ -8,12 +8,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.figures import figure
+from analysis.scores import CHANGES, named
 from analysis.spec import Axis, FigureSpec, Mark
 
-_CHANGES = {
-    "proxy": ("Score of frozen reward model 0", "change on held-out prompts", "SD before training"),
-    "gold": ("Gold score", "change on held-out prompts", ""),
-}
 _METHOD = Axis("method", "", scale="category")
 _MARKS = (Mark("points", "seeds", strong=False), Mark("interval", "mean"))
 _OF = "Dots: seeds. Whiskers: 95 % interval of the mean over {seeds} seeds, Student's t. {more}"
@@ -22,17 +19,17 @@ _OF = "Dots: seeds. Whiskers: 95 % interval of the mean over {seeds} seeds, Stud
 @figure
 def arms(runs: Sequence[Mapping[str, Any]], methods: Sequence[Mapping[str, Any]], *, judge: str = "proxy") -> FigureSpec:
     """Change of one judge's score from the common start, for each method and seed."""
-    title, label, unit = _CHANGES[judge]
+    label, unit = CHANGES[judge]
     dots = pd.DataFrame([_dot(row["method"], row[judge], row["control"]) for row in runs])
     means = pd.DataFrame([_mean(row["method"], row[judge], row["control"]) for row in methods])
     more = "Seeds share their start and prompts, so this says nothing about other starts; compare methods by paired differences."
-    return _made("arms", title, dots, means, Axis("x", label, unit), more, [str(row["run"]) for row in runs])
+    return _made("arms", label[:1].upper() + label[1:], dots, means, Axis("x", "change on held-out prompts", unit), more, [str(row["run"]) for row in runs])
 
 
 @figure
 def arm_differences(differences: Sequence[Mapping[str, Any]], *, judge: str = "proxy") -> FigureSpec:
     """Each method minus the first, seed by seed on the same prompts."""
-    _, _, unit = _CHANGES[judge]
+    _, unit = CHANGES[judge]
     chosen = [row for row in differences if row["judge"] == judge]
     dots = pd.DataFrame([_dot(row["method"], value, False) for row in chosen for value in row["by_seed"].values()])
     means = pd.DataFrame([_mean(row["method"], row, False) for row in chosen])
@@ -42,7 +39,7 @@ def arm_differences(differences: Sequence[Mapping[str, Any]], *, judge: str = "p
 
 
 def _dot(method: str, value: float, control: bool) -> dict[str, Any]:
-    return {"layer": "seeds", "series": "seeds", "method": _named(method, control), "x": value}
+    return {"layer": "seeds", "series": "seeds", "method": named(method, control), "x": value}
 
 
 def _mean(method: str, found: Mapping[str, Any], control: bool) -> dict[str, Any]:
@@ -50,16 +47,12 @@ def _mean(method: str, found: Mapping[str, Any], control: bool) -> dict[str, Any
     return {
         "layer": "mean",
         "series": "mean over seeds",
-        "method": _named(method, control),
+        "method": named(method, control),
         "x": found["mean"],
         "low": low,
         "high": high,
         "seeds": found["seeds"],
     }
-
-
-def _named(method: str, control: bool) -> str:
-    return f"{method} (control)" if control else method
 
 
 def _made(name: str, title: str, dots: pd.DataFrame, means: pd.DataFrame, x: Axis, more: str, runs: Sequence[str]) -> FigureSpec:

@@ -117,21 +117,35 @@ def _by_module(recording: Recording, shared_UU: Doubles) -> dict[str, Any]:
     rows = rows[np.isfinite(rows["cosine"]) & np.isfinite(rows["null"])]
     if rows.empty:
         return {}
-    alike = np.sqrt(max(float(shared_UU.mean()), 0.0))  # what a mean over these updates keeps of the SD of one
-    grouped = rows.groupby("row", sort=False)
-    mean_M, sd_M = grouped["cosine"].mean(), np.sqrt(grouped["null"].agg(lambda sd: float((sd**2).mean()))) * alike
-    z_M = (mean_M / sd_M).replace([np.inf, -np.inf], np.nan).dropna()
+    table = modules(rows, kept_spread(shared_UU)).set_index("label")
+    z_M = (table["y"] / table["sd"]).dropna()
     if z_M.empty:
         return {}
-    stands_out = nulls.holm(nulls.two_sided_p(z_M.to_numpy(), np.ones(len(z_M)))) <= 0.05
-    far = z_M.abs().idxmax()
+    far = int(np.abs(z_M.to_numpy()).argmax())
     return {
         "excess": float(np.sqrt((z_M**2).mean())),
         "excess_p": float(stats.chi2.sf(float((z_M**2).sum()), len(z_M))),
-        "coupled": int(stands_out.sum()),
+        "coupled": int((table["p"] <= 0.05).sum()),
         "modules": len(z_M),
-        "strongest": (str(far), float(mean_M[far])),
+        "strongest": (str(z_M.index[far]), float(table["y"].reindex(z_M.index).iloc[far])),
     }
+
+
+def modules(found: pd.DataFrame, alike: float) -> pd.DataFrame:
+    """One row for each module: label, y (mean cosine), sd of that mean by chance, Holm's p, and how many updates are in it.
+
+    `found` are rows of `coupling.other_cosines` by module, `alike` is what their mean keeps of the SD of one (`kept_spread`).
+    """
+    with_null = found[np.isfinite(found["null"])]
+    grouped = (with_null if len(with_null) else found).groupby("row", sort=False)
+    sd = grouped["null"].agg(lambda values: alike * float((values**2).mean()) ** 0.5)
+    table = pd.DataFrame({"y": grouped["cosine"].mean(), "sd": sd.where(sd > 0), "count": grouped.size()})
+    return table.assign(p=nulls.holm(nulls.two_sided_p(table["y"], table["sd"]))).rename_axis("label").reset_index()
+
+
+def kept_spread(shared_UU: Doubles) -> float:
+    """What a mean of cosines that repeat each other (`repetition`) keeps of the SD of one."""
+    return float(np.sqrt(max(float(shared_UU.mean()), 0.0)))
 
 
 def _chance(recording: Recording, whole: pd.DataFrame) -> tuple[Doubles, Chance]:

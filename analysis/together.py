@@ -170,7 +170,7 @@ def module_coupling(
     place = space_of(updates, space)
     found = _cosines(updates, role, place, "module")
     own, other = (policy, reward) if role == "policy" else (reward, policy)
-    modules = _modules(found, _alike(updates, own, other, found["clock"].unique())).join(_places(updates, role, place), on="label").sort_values("x")
+    modules = evidence.modules(found, _alike(updates, own, other, found["clock"].unique())).join(_places(updates, role, place), on="label").sort_values("x")
     dots = modules.assign(layer="modules", series=np.where(modules["p"] <= 0.05, "stands out (Holm, 5 %)", "module")).sort_values("series", kind="stable")
     low, high = nulls.null_band(modules["sd"])
     band = modules[["label", "x"]].assign(layer="chance", series=_CHANCE, low=low, high=high).dropna(subset=["low"])
@@ -187,17 +187,7 @@ def _alike(updates: pd.DataFrame, own: Sketched, other: Sketched, clocks_U: Ints
     """What a mean over these updates keeps of the SD of one, as in `evidence.alignment`: all of it where no sketch tells."""
     if own is None or other is None or not len(clocks_U):
         return 1.0
-    shared_UU = evidence.repetition(recording(updates, own.run, own, other), np.sort(clocks_U))
-    return float(np.sqrt(max(float(shared_UU.mean()), 0.0)))
-
-
-def _modules(found: pd.DataFrame, alike: float) -> pd.DataFrame:
-    """One row for each module: label, y (mean cosine), sd of that mean by chance, Holm's p, and how many updates are in it."""
-    with_null = found[np.isfinite(found["null"])]
-    grouped = (with_null if len(with_null) else found).groupby("row", sort=False)
-    sd = grouped["null"].agg(lambda values: alike * float((values**2).mean()) ** 0.5)
-    table = pd.DataFrame({"y": grouped["cosine"].mean(), "sd": sd.where(sd > 0), "count": grouped.size()})
-    return table.assign(p=nulls.holm(nulls.two_sided_p(table["y"], table["sd"]))).rename_axis("label").reset_index()
+    return evidence.kept_spread(evidence.repetition(recording(updates, own.run, own, other), np.sort(clocks_U)))
 
 
 def _places(updates: pd.DataFrame, role: str, space: str) -> pd.Series[Any]:

@@ -17,6 +17,7 @@ from rich.text import Text
 from analysis.comparison import JUDGES, Comparison, compare
 from analysis.tables import finite
 from app.progress import duration
+from app.recordings import plain
 from interplay import __version__, disk
 from interplay.compare import Plan, Row, budget, standing
 from interplay.records import RunInfo, Stream
@@ -54,9 +55,7 @@ def load(plan: Plan) -> Found | None:
 
 def _frame(store: RunStore, row: Row, stream: Stream) -> pd.DataFrame:
     """A stream with its row's name in front, words as plain text."""
-    table: pd.DataFrame = store.read(stream, columns=_COLUMNS[stream]).to_pandas()
-    words = [name for name in table if isinstance(table[name].dtype, pd.CategoricalDtype)]
-    return table.astype(dict.fromkeys(words, object)).assign(run=row.name, method=row.method, seed=row.seed)
+    return plain(store.read(stream, columns=_COLUMNS[stream])).assign(run=row.name, method=row.method, seed=row.seed)
 
 
 # --- printed ---------------------------------------------------------------------------------------
@@ -146,7 +145,7 @@ def write(found: Found) -> tuple[Path, Path]:
     with disk.explained(place, "cannot take the table"):
         disk.write_json(place / JSON, to_json(found))
         aside = disk.temporary(place / CSV)
-        _write_csv(aside, [_flat(row) for row in _clean(found.numbers.methods)])
+        _write_csv(aside, [_flat(row) for row in clean(found.numbers.methods)])
         aside.replace(place / CSV)
     return place / JSON, place / CSV
 
@@ -163,7 +162,7 @@ def to_json(found: Found) -> dict[str, Any]:
         "not_finished": found.missing,
         "versions": _different(info.versions for info in found.infos),
         "machines": _different(info.machine for info in found.infos),
-        **_clean(asdict(found.numbers)),
+        **clean(asdict(found.numbers)),
     }
 
 
@@ -176,12 +175,12 @@ def _different(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """Plain JSON values; NaN as null."""
     if isinstance(value, Mapping):
-        return {str(key): _clean(item) for key, item in value.items()}
+        return {str(key): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [clean(item) for item in value]
     if hasattr(value, "item"):
         value = value.item()
     return finite(value) if isinstance(value, float) else value

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from analysis.evidence import Recording
 from analysis.trajectory import Trajectory
-from interplay.records import RunInfo, Stream
+from interplay.records import RunInfo
 from interplay.store import RunStore
 
 #: Settings that may differ between the seeds of one group.
@@ -20,21 +21,19 @@ _SEEDS = ("seed", "seed_data", "seed_sampling", "seed_perturbation", "out")
 def load(path: Path, arm: str | None = None) -> Recording:
     """One run. `arm`: its name in a comparison, where that is more than the method."""
     store = RunStore.open(path)
-    info, updates = store.info, _frame(store, "updates")
-    method = arm or str(info.config.get("method", "unknown"))
-    roles = {role: _path(store, role) for role in ("policy", "reward")}
-    numbers = info.model.get("trained_parameters") or {}
+    info, updates = store.info, store.read("updates")
+    paths = _paths(store, updates)
     return Recording(
         store.path.name,
-        method,
+        arm or str(info.config.get("method", "unknown")),
         int(info.config.get("seed", 0)),
         group(info),
-        roles["policy"],
-        roles["reward"],
-        updates,
-        _frame(store, "metrics"),
-        _frame(store, "completions"),
-        numbers.get("policy"),
+        paths.get("policy"),
+        paths.get("reward"),
+        plain(updates),
+        plain(store.read("metrics")),
+        plain(store.read("completions")),
+        (info.model.get("trained_parameters") or {}).get("policy"),
     )
 
 
@@ -44,15 +43,16 @@ def group(info: RunInfo) -> str:
     return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _path(store: RunStore, role: str) -> Trajectory | None:
+def _paths(store: RunStore, updates: pa.Table) -> dict[str, Trajectory]:
+    """The roles that moved, where directions were recorded."""
     if not store.info.sketch.k:
-        return None
+        return {}
     directions = store.read("directions")
-    path = Trajectory.from_table(directions, role, store.info.sketch, run=store.path.name, updates=store.read("updates"))
-    return path if len(path.updates_U) else None
+    found = {role: Trajectory.from_table(directions, role, store.info.sketch, run=store.path.name, updates=updates) for role in ("policy", "reward")}
+    return {role: path for role, path in found.items() if len(path.updates_U)}
 
 
-def _frame(store: RunStore, stream: Stream) -> pd.DataFrame:
-    """A stream with words as plain text."""
-    table: pd.DataFrame = store.read(stream).to_pandas()
-    return table.astype({name: object for name in table if isinstance(table[name].dtype, pd.CategoricalDtype)})
+def plain(table: pa.Table) -> pd.DataFrame:
+    """A stream as a frame with words as plain text."""
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.astype({name: object for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)})

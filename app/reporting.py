@@ -11,16 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from analysis import forecast, paper, recipes, report
 from analysis.evidence import Recording
-from analysis.report import Verdict
-from analysis.tables import finite
 from app import figure, recordings
+from app.comparison import clean
 from app.figure import Recorded
 from interplay import __version__, disk
 from interplay.errors import ConfigError
@@ -53,8 +51,8 @@ def to_json(found: Sequence[Recording]) -> dict[str, Any]:
     return {
         "interplay": __version__,
         "runs": [{"run": one.run, "method": one.method, "seed": one.seed, "group": one.group, "chance": _chance(one)} for one in found],
-        "verdicts": [_plain(verdict) for verdict in verdicts],
-        "forecast": [_forecast(one) for one in found],
+        "verdicts": [clean({**asdict(verdict), "question": verdict.question}) for verdict in verdicts],
+        "forecast": [clean(_forecast(one)) for one in found],
     }
 
 
@@ -64,28 +62,16 @@ def _chance(one: Recording) -> str:
     return "recorded" if known else "error of the sketches; recorded before nulls were"
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
-    raw = {**asdict(verdict), "question": verdict.question}
-    return {name: _clean(value) for name, value in raw.items()}
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
-    return finite(value) if isinstance(value, float | np.floating) else value
-
-
 def _forecast(one: Recording) -> dict[str, Any]:
     found, measured = forecast.forecast(one), forecast.measured(one.metrics)
-    rows = [{name: _clean(value) for name, value in row.items()} for row in found.rows.to_dict("records")]
     return {
         "run": one.run,
         "alpha": found.alpha,
-        "whole": {name: _clean(value) for name, value in found.whole.items()},
-        "layers": rows,
+        "whole": found.whole,
+        "layers": found.rows.to_dict("records"),
         "reason": found.reason,
-        "suggested_alpha": _clean(forecast.suggested_alpha(found)),
-        "measured_gain": None if measured is None else [_clean(measured.low), _clean(measured.high)],
+        "suggested_alpha": forecast.suggested_alpha(found),
+        "measured_gain": None if measured is None else [measured.low, measured.high],
     }
 
 

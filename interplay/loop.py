@@ -331,7 +331,8 @@ def update(session: Session, experience: Experience, targets: Targets, index: Te
     metrics = numbers(session.policy.step(loss))
     session.forwards += metrics.pop("forwards", 1.0)
     session.done += 1
-    session.slopes += [ratio for name, ratio in metrics.items() if name == "zo/signal_to_noise"]
+    if "zo/signal_to_noise" in metrics:
+        session.slopes.append(metrics["zo/signal_to_noise"])
     session.latest = {name: experience.shown[name] for name in ("reward", "kl")}
     totals = {"tokens": float(session.tokens), "seconds": session.seconds, "forwards": session.forwards, "peak_memory": peak_memory(session.models.device)}
     session.log("policy", {**experience.shown, **metrics, **totals})

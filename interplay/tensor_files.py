@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from interplay.checkpoint_folders import INDEX, Checkpoint, read_json, refuse_pickles, weight_file
 from interplay.errors import ModelError
-from interplay.tensors import Module, Part, plain_name
+from interplay.tensors import Module, Part, numbered, plain_name
 
 #: Bytes of a header that no checkpoint needs: 100 000 tensors take about 15 MB.
 LARGEST_HEADER = 32 * 2**20
@@ -161,7 +161,7 @@ def plans(weights: Weights) -> list[Plan]:
     config = adapter_config(weights) if pairs else {}
     adapters = [_adapter(path, embedding, pair, weights.shapes, config) for (path, _, embedding), pair in matrices.items()]
     taken = {key for pair in matrices.values() for key in pair.values()}
-    return _numbered(adapters) + _plain({key: shape for key, shape in weights.shapes.items() if key not in taken}, {plan.name for plan in adapters})
+    return numbered(adapters) + _plain({key: shape for key, shape in weights.shapes.items() if key not in taken}, {plan.name for plan in adapters})
 
 
 def _is_adapter(pair: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -175,17 +175,6 @@ def _adapter(path: str, embedding: bool, pair: Mapping[str, str], shapes: Mappin
     name = plain_name(path)
     transposed = embedding or bool(config.get("fan_in_fan_out"))
     return Plan(name, (("A", pair["A"]), ("B", pair["B"])), r * (m + n), (m, n, r), _scale(config, name, r), transposed)
-
-
-def _numbered(adapters: Sequence[Plan]) -> list[Plan]:
-    """A second adapter of one layer gets its number behind the name, as in a recording."""
-    seen: dict[str, int] = {}
-    result = []
-    for plan in adapters:
-        count = seen[plan.name] = seen.get(plan.name, 0) + 1
-        name = plan.name if count == 1 else f"{plan.name}[{count}]"
-        result.append(Plan(name, plan.keys, plan.numel, plan.shape, plan.scale, plan.transposed))
-    return result
 
 
 def _plain(shapes: Mapping[str, tuple[int, ...]], taken: set[str]) -> list[Plan]:

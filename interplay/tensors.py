@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -81,7 +81,7 @@ def trained_modules(optimizer: Any, model: nn.Module) -> list[Module]:
     taken = {part.key for module in adapters for part in module.parts}
     names = {module.name for module in adapters}
     rest = {key: p for key, p in parameters.items() if id(p) in wanted and key not in taken}
-    modules = _unique(adapters) + _plain(rest, names)
+    modules = numbered(adapters) + _plain(rest, names)
     if not modules:
         raise ModelError(f"none of the optimiser's {len(wanted)} trainable tensors belongs to this {type(model).__name__}; attach the optimiser that trains it")
     return modules
@@ -113,14 +113,16 @@ def _adapter(
     return Module(plain_name(path), parts, (parts[1].tensor.shape[0], n, r), scale, transposed)
 
 
-def _unique(modules: Iterable[Module]) -> list[Module]:
-    """A second trained adapter of one layer gets its number behind the name."""
+N = TypeVar("N", bound=Any)
+
+
+def numbered(modules: Iterable[N]) -> list[N]:
+    """A second adapter of one layer gets its number behind the name. For dataclasses with a `name`."""
     seen: dict[str, int] = {}
     result = []
     for module in modules:
         count = seen[module.name] = seen.get(module.name, 0) + 1
-        name = module.name if count == 1 else f"{module.name}[{count}]"
-        result.append(Module(name, module.parts, module.shape, module.scale, module.transposed))
+        result.append(module if count == 1 else replace(module, name=f"{module.name}[{count}]"))
     return result
 
 
