@@ -252,17 +252,22 @@ def gather(session: Session, number: int, pairs: Sequence[Pair]) -> Experience:
     _, _, shown = _rollouts(session, [pair.prompt for pair in chosen], 1, number)
     sequences = rollouts.written_pairs(session.models, chosen, session.config)
     better_B = torch.tensor([1.0, 0.0], device=session.models.device).repeat(count)
-    return Experience(sequences, _batch(session, sequences, better_B)[0], shown)
+    with torch.no_grad():
+        old_BT, _ = rollouts.token_logprobs(session.models.policy, sequences, session.config.temperature)
+    return Experience(sequences, _batch(session, sequences, better_B, old_BT), shown)
 
 
 def _rollouts(session: Session, prompts: Sequence[Prompt], completions: int, number: int) -> tuple[Sequences, Batch, Metrics]:
     """Sample, score, and write the completions down beside the update that they lead to."""
     models, config = session.models, session.config
-    sequences = rollouts.sample(models, prompts, config, completions=completions, seed=session.seed("rollout", number))
+    # In low precision the log-probabilities before the update come from the pass that the update repeats, so that ratios begin at one.
+    sequences, old_BT, entropy_BT = rollouts.sample_scored(
+        models, prompts, config, completions=completions, seed=session.seed("rollout", number), score=rollouts.token_logprobs
+    )
     gold_B = [session.task.gold(prompt, text) for prompt, text in zip(sequences.prompts, sequences.texts, strict=True)]
     scores_B = torch.tensor(gold_B) if models.reward is None else rollouts.scores(models.reward, sequences)
     scores_B = scores_B.to(models.device)
-    batch, entropy_BT = _batch(session, sequences, scores_B)
+    batch = _batch(session, sequences, scores_B, old_BT)
     kl_B = ((batch.old_BT - batch.reference_BT) * sequences.mask_BT).sum(-1)
     session.tokens += sequences.tokens
     shown = {
@@ -287,20 +292,17 @@ def _write_completions(session: Session, sequences: Sequences, scores_B: Tensor,
     session.write("completions", {**rows, "split": ["train"] * len(gold_B), "reward": scores_B.tolist()})
 
 
-def _batch(session: Session, sequences: Sequences, scores_B: Tensor) -> tuple[Batch, Tensor]:
-    """What the objective may know before the update, and the entropy of every token's distribution."""
-    models, temperature = session.models, session.config.temperature
-    with torch.no_grad():
-        old_BT, entropy_BT = rollouts.token_logprobs(models.policy, sequences, temperature)
-    batch = Batch(
+def _batch(session: Session, sequences: Sequences, scores_B: Tensor, old_BT: Tensor) -> Batch:
+    """What the objective may know before the update."""
+    models = session.models
+    return Batch(
         mask_BT=sequences.mask_BT,
         group_B=sequences.group_B,
         scores_B=scores_B,
-        reference_BT=rollouts.reference_logprobs(models, sequences, temperature),
+        reference_BT=rollouts.reference_logprobs(models, sequences, session.config.temperature),
         old_BT=old_BT,
         values_BT=None if models.critic is None else rollouts.values(models.critic, sequences),
     )
-    return batch, entropy_BT
 
 
 def minibatches(session: Session, batch: Batch, number: int) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ Sampling has its own seed on every call, so the global generator is left as it w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -136,17 +136,20 @@ def sample(models: Models, prompts: Sequence[Prompt], config: RunConfig, *, comp
     return _sample(models, prompts, config, completions, seed, [])
 
 
-def sample_scored(models: Models, prompts: Sequence[Prompt], config: RunConfig, *, seed: int) -> tuple[Sequences, Tensor, Tensor]:
-    """One answer to each prompt, with what `scored` gives for it (B x T each): the sampler knows it, and no pass is spent on it.
+def sample_scored(
+    models: Models, prompts: Sequence[Prompt], config: RunConfig, *, completions: int = 1, seed: int, score: Callable[..., tuple[Tensor, Tensor]] | None = None
+) -> tuple[Sequences, Tensor, Tensor]:
+    """What `sample` gives, with log-probability and entropy of every token (B x T each): the sampler knows them, and no pass is spent on them.
 
-    Equal to `scored` up to rounding, which in float32 is 1e-5 nats and in bfloat16 too much to be held against a reference: there the
-    answers are scored by a pass of their own.
+    Equal to `scored` up to rounding, which in float32 is 1e-5 nats and in bfloat16 too much to be held against another pass: there
+    the answers are scored by `score` (`scored_alike`, or what the update itself will use) in a pass of their own.
     """
     if models.dtype != torch.float32:
-        sequences = sample(models, prompts, config, completions=1, seed=seed)
-        return sequences, *scored_alike(models.policy, sequences, config.temperature)
+        sequences = sample(models, prompts, config, completions=completions, seed=seed)
+        with torch.no_grad():
+            return sequences, *(score or scored_alike)(models.policy, sequences, config.temperature)
     listener = _Listener(config.temperature)
-    sequences = _sample(models, prompts, config, 1, seed, [listener])
+    sequences = _sample(models, prompts, config, completions, seed, [listener])
     logprobs_BT, entropy_BT = listener.heard(sequences)
     return sequences, logprobs_BT, entropy_BT
 

@@ -251,10 +251,11 @@ def test_masks_do_not_depend_on_the_padding_token(loaded: Models) -> None:
     assert torch.equal(same.attention_BS, found.attention_BS)
 
 
-def test_what_the_sampler_knows_is_what_a_pass_of_its_own_gives(loaded: Models) -> None:
+@pytest.mark.parametrize("completions", [1, 3])
+def test_what_the_sampler_knows_is_what_a_pass_of_its_own_gives(loaded: Models, completions: int) -> None:
     config = CONFIG.with_(temperature=1.3)
-    sequences, logprobs_BT, entropy_BT = rollouts.sample_scored(loaded, PROMPTS, config, seed=3)
-    plain = rollouts.sample(loaded, PROMPTS, config, completions=1, seed=3)
+    sequences, logprobs_BT, entropy_BT = rollouts.sample_scored(loaded, PROMPTS, config, completions=completions, seed=3)
+    plain = rollouts.sample(loaded, PROMPTS, config, completions=completions, seed=3)
     assert torch.equal(sequences.ids_BS, plain.ids_BS)
     theirs_BT, other_BT = rollouts.scored(loaded.policy, sequences, 1.3)
     mask = sequences.mask_BT
