@@ -97,14 +97,17 @@ def estimate(values: Collection[float]) -> dict[str, Any]:
 
 
 def prompt_changes(completions: pd.DataFrame) -> pd.DataFrame:
-    """One row for each run, iteration and held-out prompt: `gold` and `proxy` minus their value before training; KL, tokens, finished as they are."""
+    """One row for each run, iteration and held-out prompt: `gold` and `proxy` minus their value before training; KL, tokens, finished as they are.
+
+    A run, or a prompt, without a score from before training (iteration 0) has no change and gives no row.
+    """
     held = completions[completions["split"] == "heldout"].drop_duplicates(["run", "iteration", "prompt_id"], keep="last")
     before = held[held["iteration"] == 0].set_index(["run", "prompt_id"])[list(JUDGES)].astype(float)
     unit = before["proxy"].groupby("run").std().replace(0.0, np.nan)
-    found = held.join(before.add_suffix("_before"), on=["run", "prompt_id"], how="inner")
+    found = held.join(before.add_suffix("_before"), on=["run", "prompt_id"], how="inner").reset_index(drop=True)
     return found.assign(
         gold=found["gold"].astype(float) - found["gold_before"],
-        proxy=(found["proxy"].astype(float) - found["proxy_before"]) / found["run"].map(unit),
+        proxy=(found["proxy"].astype(float) - found["proxy_before"]) / found["run"].map(unit).astype(float),
     )[[*_RUN, "iteration", "prompt_id", *JUDGES, "kl", "tokens", "finished"]]
 
 
@@ -245,8 +248,13 @@ class Comparison:
 
 
 def compare(completions: pd.DataFrame, metrics: pd.DataFrame, methods: Sequence[str], controls: Collection[str] = ()) -> Comparison:
-    """All numbers of finished runs. `methods` gives the order; the first with a finished run is the one the others are held against."""
+    """All numbers of finished runs. `methods` gives the order; the first with a finished run is the one the others are held against.
+
+    Raises `ValueError` if no run has held-out completions from before training.
+    """
     scores, changes = evaluations(completions, metrics), last(prompt_changes(completions))
+    if scores.empty:
+        raise ValueError("no run has held-out completions from before training (iteration 0), so there is no change to compare")
     runs = _runs(last(scores), costs(metrics), spending(completions, metrics), controls)
     names = [name for name in methods if name in set(runs["method"])]
     target, equal_kl = matched(scores, controls)

@@ -50,6 +50,11 @@ class Recording:
         """Where alignment is measured: the weight that the forward pass uses, if it was recorded."""
         return "effective" if len(self.updates) and (self.updates["space"] == "effective").any() else "factor"
 
+    @property
+    def has_nulls(self) -> bool:
+        """Whether it holds the chance spreads of its cosines; older ones do not."""
+        return "null_other_update" in self.updates and bool(self.updates["null_other_update"].notna().any())
+
 
 @dataclass(frozen=True)
 class Estimate:

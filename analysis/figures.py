@@ -7,7 +7,8 @@ measured, by which formula, and when the picture misleads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,13 +22,15 @@ ROLE_WORDS = {"policy": "policy", "reward": "reward model", "value": "value mode
 #: The names under which training metrics of one meaning may be recorded, best first.
 REWARD_NAMES = ("reward", "reward_mean", "objective/scores", "rewards/margins", "margin")
 KL_NAMES = ("kl", "kl_mean", "objective/kl")
-TOKEN_NAMES = ("tokens", "num_tokens")
 
 X_AXES = {
     "update": Axis("x", "policy update"),
     "tokens": Axis("x", "generated tokens"),
     "seconds": Axis("x", "training time", "s"),
+    "forwards": Axis("x", "forward passes of updates", "passes"),
 }
+#: Metrics that are running totals of what an axis counts, best first.
+TOTALS = {"tokens": ("tokens", "num_tokens"), "forwards": ("forwards",)}
 
 COSINES = {
     "cos_previous": "cosine with the role's previous update",
@@ -45,6 +48,7 @@ NOTES = {
     "kl": (
         "Mean over completions of Σ over tokens (log policy − log reference). A sampled estimate: one batch may fall below zero, and longer texts weigh more."
     ),
+    "runs": " One colour and dash for each run: thin line, training batches; dots, held-out prompts.",
     "norm": "‖ΔW‖ of a {rows} = √Σ‖ΔW of its modules‖², in {space}. Misleads when rows differ in size: more weights, larger norm.",
     "cosine": (
         "{what}: Σ⟨ΔW, ΔW′⟩ / (‖ΔW‖ ‖ΔW′‖) over the modules of a {rows}. Misleads near 0: in many dimensions unrelated updates are orthogonal by default."
@@ -61,58 +65,95 @@ def figure(function: Callable[..., FigureSpec]) -> Callable[..., FigureSpec]:
 # --- curves ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Score:
+    """What is recorded of training batches and of held-out prompts: its names there, best first."""
+
+    title: str
+    label: str
+    train: Sequence[str]
+    heldout: Sequence[str]
+    unit: str = ""
+
+
+SCORES = {
+    "reward": Score("Reward", "reward", REWARD_NAMES, ("proxy", "reward")),
+    "gold": Score("Gold score", "gold score", ("gold",), ("gold",)),
+    "kl": Score("KL from the reference", "KL", KL_NAMES, KL_NAMES, "nats"),
+}
+#: Training batches as a thin line, held-out scores at the ends of iterations as dots.
+_CURVE = (Mark("line", "train", strong=False), Mark("band", "heldout"), Mark("line", "heldout"), Mark("points", "heldout"))
+_LAYER_WORDS = {"train": "training batches", "heldout": "held-out prompts"}
+
+
 @figure
 def reward_curve(metrics: pd.DataFrame, *, run: str, x: str = "update", name: str | None = None) -> FigureSpec:
     """What the policy was trained on, and frozen reward model 0 on held-out prompts."""
-    return _curve(metrics, "reward_curve", "Reward", "reward", NOTES["reward"], _first(metrics, name, REWARD_NAMES), ("proxy", "reward"), run, x)
+    return _curve(metrics, "reward", run, x, name)
 
 
 @figure
 def gold_curve(metrics: pd.DataFrame, *, run: str, x: str = "update") -> FigureSpec:
     """The task's own score, which no reward model can be talked into."""
-    return _curve(metrics, "gold_curve", "Gold score", "gold score", NOTES["gold"], "gold", ("gold",), run, x)
+    return _curve(metrics, "gold", run, x)
 
 
 @figure
 def kl_curve(metrics: pd.DataFrame, *, run: str, x: str = "update") -> FigureSpec:
     """How far the policy has left its reference."""
-    return _curve(metrics, "kl_curve", "KL from the reference", "KL", NOTES["kl"], _first(metrics, None, KL_NAMES), KL_NAMES, run, x, unit="nats")
+    return _curve(metrics, "kl", run, x)
 
 
-def _first(metrics: pd.DataFrame, wanted: str | None, names: Sequence[str]) -> str:
-    """The wanted metric, or the best-known one that the run recorded."""
-    if wanted:
-        return wanted
-    recorded = set(metrics.loc[metrics["split"] == "train", "name"].unique()) if len(metrics) else set()
-    return next((name for name in names if name in recorded), names[0])
-
-
-def _curve(
-    metrics: pd.DataFrame, figure: str, title: str, label: str, note: str, train: str, heldout: Sequence[str], run: str, x: str, unit: str = ""
-) -> FigureSpec:
-    """Training batches as a thin line, held-out scores at the ends of iterations as dots."""
-    own = metrics[metrics["role"] == "policy"]
-    tokens = _tokens(own)
-    dots = next((name for name in heldout if ((own["split"] == "heldout") & (own["name"] == name)).any()), heldout[0])
-    parts = [
-        _points(own[(own["split"] == "train") & (own["name"] == train)], "train", f"training batches: {train}", x, tokens),
-        _points(own[(own["split"] == "heldout") & (own["name"] == dots)], "heldout", f"held-out prompts: {dots}", x, tokens),
-    ]
-    parts[1] = parts[1].assign(**_range(own, dots, parts[1]))
+@figure
+def run_curves(metrics: pd.DataFrame, *, score: Literal["reward", "gold", "kl"] = "reward", x: str = "update") -> FigureSpec:
+    """One score of several runs in one picture, from their metrics with the column `run`. Raises `ValueError` where there are none."""
+    if metrics.empty:
+        raise ValueError("these runs recorded no metrics (yet)")
+    parts = [_measured(rows, SCORES[score], x)[0].assign(series=run, run=run) for run, rows in metrics.groupby("run", sort=False)]
     data = pd.concat(parts, ignore_index=True)
-    marks = (Mark("line", "train", strong=False), Mark("band", "heldout"), Mark("line", "heldout"), Mark("points", "heldout"))
+    spoken = data.assign(series=data["series"] + ", " + data["layer"].map(_LAYER_WORDS))
+    return _drawn("run_curves", data, spoken, score, x, tuple(dict.fromkeys(metrics["run"])), NOTES[score] + NOTES["runs"])
+
+
+def _curve(metrics: pd.DataFrame, score: str, run: str, x: str, name: str | None = None) -> FigureSpec:
+    """One score of one run."""
+    data, *names = _measured(metrics, SCORES[score], x, name)
+    words = {layer: f"{word}: {found}" for (layer, word), found in zip(_LAYER_WORDS.items(), names, strict=True)}
+    data = data.assign(series=data["layer"].map(words))
+    return _drawn(f"{score}_curve", data, data, score, x, (run,), NOTES[score])
+
+
+def _drawn(figure: str, data: pd.DataFrame, spoken: pd.DataFrame, score: str, x: str, runs: tuple[str, ...], note: str) -> FigureSpec:
+    told = SCORES[score]
     bad = int((~np.isfinite(data["y"])).sum())
     caption = note + (f" {bad} of {len(data)} values are not finite and are not drawn." if bad else "")
-    return FigureSpec(figure, title, data, marks, X_AXES[x], Axis("y", label, unit), caption, _curve_alt(title, data), len(data), (run,))
+    y = Axis("y", told.label, told.unit)
+    return FigureSpec(figure, told.title, data, _CURVE, X_AXES[x], y, caption, _curve_alt(told.title, spoken), len(data), runs)
 
 
-def _points(rows: pd.DataFrame, layer: str, series: str, x: str, tokens: pd.Series[Any]) -> pd.DataFrame:
+def _measured(metrics: pd.DataFrame, score: Score, x: str, name: str | None = None) -> tuple[pd.DataFrame, str, str]:
+    """Points of training batches and of held-out prompts, and the names under which the policy recorded them."""
+    own = metrics[metrics["role"] == "policy"]
+    train, dots = name or _recorded(own, "train", score.train), _recorded(own, "heldout", score.heldout)
+    totals = _totals(own, x)
+    batches, scored = (
+        _points(own[(own["split"] == split) & (own["name"] == found)], split, x, totals) for split, found in (("train", train), ("heldout", dots))
+    )
+    return pd.concat([batches, scored.assign(**_range(own, dots, scored))], ignore_index=True), train, dots
+
+
+def _recorded(own: pd.DataFrame, split: str, names: Sequence[str]) -> str:
+    """The best-known name that was recorded."""
+    found = set(own.loc[own["split"] == split, "name"].unique())
+    return next((name for name in names if name in found), names[0])
+
+
+def _points(rows: pd.DataFrame, layer: str, x: str, totals: pd.Series[Any]) -> pd.DataFrame:
     rows = rows.sort_values("clock", kind="stable")
-    along = {"update": rows["update"], "seconds": rows["seconds"], "tokens": _at(tokens, rows["clock"])}[x]
+    along = _at(totals, rows["clock"]) if x in TOTALS else rows[x]
     return pd.DataFrame(
         {
             "layer": layer,
-            "series": series,
             "x": np.asarray(along, dtype=np.float32),
             "y": rows["value"].astype(np.float32).to_numpy(),
             "clock": rows["clock"].to_numpy(),
@@ -132,11 +173,11 @@ def _moment(iteration: int) -> str:
     return "before iteration 1" if iteration == 0 else f"iteration {iteration}"
 
 
-def _tokens(metrics: pd.DataFrame) -> pd.Series[Any]:
-    """Generated tokens so far by clock; every name in `TOKEN_NAMES` is a running total."""
-    train = metrics[metrics["split"] == "train"]
-    name = next((word for word in TOKEN_NAMES if (train["name"] == word).any()), None)
-    return train[train["name"] == name].sort_values("clock").drop_duplicates("clock", keep="last").set_index("clock")["value"]
+def _totals(own: pd.DataFrame, x: str) -> pd.Series[Any]:
+    """What an axis counts so far, by clock; empty where it counts nothing or nothing was recorded."""
+    train = own[own["split"] == "train"]
+    rows = train[train["name"] == _recorded(own, "train", TOTALS.get(x, ("",)))]
+    return rows.sort_values("clock").drop_duplicates("clock", keep="last").set_index("clock")["value"]
 
 
 def _at(series: pd.Series[Any], clocks: pd.Series[Any]) -> np.ndarray[Any, Any]:
@@ -149,7 +190,9 @@ def _at(series: pd.Series[Any], clocks: pd.Series[Any]) -> np.ndarray[Any, Any]:
 
 def x_axes(metrics: pd.DataFrame) -> list[str]:
     """The horizontal axes that this run recorded."""
-    return ["update", "seconds"] if _tokens(metrics[metrics["role"] == "policy"]).empty else ["update", "tokens", "seconds"]
+    own = metrics[metrics["role"] == "policy"]
+    known = {"update": True, "seconds": bool(own["seconds"].notna().any())}
+    return [x for x in X_AXES if (not _totals(own, x).empty if x in TOTALS else known[x])]
 
 
 def _curve_alt(title: str, data: pd.DataFrame) -> str:

@@ -33,7 +33,8 @@ NOTES = {
     ),
     "shares": (
         "Share of a {rows} in the squared update norm, Σ‖ΔW of its modules‖² / Σ‖ΔW of all‖² ({space} space); each update counts alike, bars are means over "
-        "updates. Misleads: AdamW moves every weight by about the same, so a {rows} of more weights has a larger share whatever it learns."
+        "updates, whiskers their 95 % interval where it can be trusted. Misleads: "
+        "AdamW moves every weight by about the same, so a {rows} of more weights has a larger share whatever it learns."
     ),
     "straightness": (
         "Distance from the start ‖Σ ΔW‖ over the length of the way Σ‖ΔW‖, after each update ({space} space): 1 is a straight line. A random walk of U equal "

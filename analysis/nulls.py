@@ -101,6 +101,38 @@ def _at_lags(correlation: npt.ArrayLike, count: int) -> Doubles:
     return np.pad(given[: count - 1], (0, max(count - 1 - len(given), 0)))
 
 
+# --- subspaces -------------------------------------------------------------------------------------
+
+
+def random_angles(first: int, second: int, dimensions: int, draws: int = 1000, seed: int = 0) -> Doubles:
+    """Principal angles of two subspaces of so many directions, drawn evenly from so many dimensions: `draws` x min(first, second), radians, rising.
+
+    One is fixed as the first coordinates: of p independent normal vectors it holds a block X, and the p squared cosines are the eigenvalues of
+    X'X (X'X + W)^-1 with W the Gram matrix of the other coordinates, a Wishart matrix (Muirhead 1982, Aspects of Multivariate Statistical
+    Theory, ch. 3.3). Raises `ValueError` for a size below 1, or more directions than dimensions.
+    """
+    if not 1 <= min(first, second) <= max(first, second) <= dimensions:
+        raise ValueError(f"subspaces of {first} and {second} directions do not fit into {dimensions} dimensions")
+    (p, q), random = sorted((first, second)), np.random.default_rng(seed)
+    held = random.standard_normal((draws, q, p))
+    inner, rest = np.swapaxes(held, 1, 2) @ held, _wisharts(p, dimensions - q, draws, random)
+    # (X'X + W)^-1/2 X'X (X'X + W)^-1/2 has the same eigenvalues, and is symmetric
+    values, vectors = np.linalg.eigh(inner + rest)
+    whitened = vectors / np.sqrt(values)[:, None, :]
+    squared = np.linalg.eigvalsh(np.swapaxes(whitened, 1, 2) @ inner @ whitened)
+    return np.asarray(np.arccos(np.sqrt(np.clip(squared[:, ::-1], 0.0, 1.0))))
+
+
+def _wisharts(p: int, degrees: int, draws: int, random: np.random.Generator) -> Doubles:
+    """Gram matrices of p normal vectors of `degrees` numbers each; by Bartlett's triangle (1933) where there are more numbers than vectors."""
+    if degrees < p:
+        raw = random.standard_normal((draws, degrees, p))
+        return np.asarray(np.swapaxes(raw, 1, 2) @ raw)
+    triangle = np.tril(random.standard_normal((draws, p, p)), -1)
+    triangle[:, np.arange(p), np.arange(p)] = np.sqrt(random.chisquare(degrees - np.arange(p), (draws, p)))
+    return np.asarray(triangle @ np.swapaxes(triangle, 1, 2))
+
+
 # --- sketches --------------------------------------------------------------------------------------
 
 

@@ -1,15 +1,14 @@
-"""`FigureSpec` -> matplotlib, for a paper: PDF, SVG and PNG of the true size; and the numbers behind it as LaTeX and CSV.
+"""`FigureSpec` -> matplotlib, for a paper: PDF, SVG and PNG of the true size. The numbers behind it as LaTeX and CSV are in `paper_text`.
 
 Draws the same rows, scales and order as `screen`, in the same colours (Paul Tol's bright scheme), with dash and marker as second
 channel. No title inside: that is the caption's work. Letters are TrueType (Type 42) in PDF and text in SVG. Only a mark of more than
 `MOST_VECTOR` points becomes pixels, and it keeps all of its points. The same spec gives the same bytes, on every day and in every process.
-Names come from runs and are shown letter by letter: no formula, no line break, nothing that LaTeX or a spreadsheet would execute.
+Names come from runs and are shown letter by letter: no formula, no line break.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import textwrap
 import threading
@@ -29,6 +28,10 @@ from matplotlib.figure import Figure
 
 from analysis import venues
 from analysis.look import COLOURS, style
+from analysis.paper_text import about as about
+from analysis.paper_text import csv as csv
+from analysis.paper_text import plain
+from analysis.paper_text import table as table
 from analysis.spec import Axis, FigureSpec, Mark
 from analysis.venues import GREY, Venue, Width
 from interplay.errors import ConfigError, allowed, nearest
@@ -113,7 +116,7 @@ def _settings(venue: Venue) -> Iterator[None]:
 def _refuse_empty(spec: FigureSpec) -> None:
     columns = [axis.column for axis in (spec.x, spec.y, spec.z, spec.colour) if axis and axis.scale != "category"]
     if not any(np.isfinite(_numbers(spec.rows(mark)[columns])).all(axis=1).any() for mark in spec.marks):
-        raise ValueError(f"{spec.name} of {', '.join(map(_plain, spec.runs)) or 'these runs'} has nothing to draw: no finite number was recorded for it")
+        raise ValueError(f"{spec.name} of {', '.join(map(plain, spec.runs)) or 'these runs'} has nothing to draw: no finite number was recorded for it")
 
 
 def _height(spec: FigureSpec, inches: float) -> float:
@@ -131,7 +134,7 @@ def _height(spec: FigureSpec, inches: float) -> float:
 def _series(spec: FigureSpec, mark: Mark) -> Iterator[tuple[tuple[str, Any, str, str], str, pd.DataFrame]]:
     order = list(dict.fromkeys(spec.data["series"]))
     for name, rows in spec.rows(mark).groupby("series", sort=False):
-        yield _STYLES[style(name, order)], _plain(name), rows
+        yield _STYLES[style(name, order)], plain(name), rows
 
 
 def _numbers(values: Any) -> npt.NDArray[np.float32]:
@@ -161,12 +164,6 @@ def _along(spec: FigureSpec, axis: Axis, rows: pd.DataFrame) -> npt.NDArray[np.f
 
 def _place(spec: FigureSpec, rows: pd.DataFrame) -> list[npt.NDArray[np.float32]]:
     return [_along(spec, axis, rows) for axis in (spec.x, spec.y, spec.z) if axis]
-
-
-def _plain(word: object, most: int | None = None) -> str:
-    """One line of printable letters, at most so many."""
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in str(word)).split())
-    return text if most is None or len(text) <= most else text[: most - 1] + "…"
 
 
 # --- marks: the artists of one series after the other ------------------------------------------
@@ -199,18 +196,27 @@ def _interval(axes: Any, spec: FigureSpec, mark: Mark) -> Iterator[list[Artist]]
     for (colour, _, marker, fill), name, rows in _series(spec, mark):
         x, y = _place(spec, rows)
         middle = axes.plot(x, y, linestyle="none", marker=marker, fillstyle=fill, markersize=5, color=colour, label=name, zorder=4)
-        whiskers = axes.hlines(y, _numbers(rows["low"]), _numbers(rows["high"]), color=colour, linewidth=1.4, zorder=3)
-        yield [*middle, whiskers]
+        lines, at = (axes.hlines, y) if mark.along == "x" else (axes.vlines, x)
+        yield [*middle, lines(at, *_ends(rows), color=colour, linewidth=1.4, zorder=3)]
+
+
+def _ends(rows: pd.DataFrame) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Where whiskers begin and end; nowhere if either is unknown."""
+    low, high = _numbers(rows["low"]), _numbers(rows["high"])
+    return low + 0 * high, high + 0 * low
 
 
 def _bar(axes: Any, spec: FigureSpec, mark: Mark) -> Iterator[list[Artist]]:
-    """Bars side by side where series share a place."""
+    """Bars side by side where series share a place, with whiskers where their ends are known."""
     groups = list(_series(spec, mark))
     places = np.unique(np.concatenate([_along(spec, spec.x, rows) for _, _, rows in groups])) if groups else np.zeros(0)
     room = 0.8 * (float(np.diff(places).min()) if len(places) > 1 else 1.0) / max(len(groups), 1)
     for number, ((colour, *_), name, rows) in enumerate(groups):
         shift = (number - (len(groups) - 1) / 2) * room
-        yield list(axes.bar(_along(spec, spec.x, rows) + shift, _numbers(rows[spec.y.column]), room, color=colour, label=name, linewidth=0))
+        at = _along(spec, spec.x, rows) + shift
+        bars = list(axes.bar(at, _numbers(rows[spec.y.column]), room, color=colour, label=name, linewidth=0))
+        whiskers = [axes.vlines(at, *_ends(rows), color=GREY, linewidth=1.2, zorder=3)] if {"low", "high"} <= set(rows.columns) else []
+        yield [*bars, *whiskers]
 
 
 def _heat(axes: Any, spec: FigureSpec, mark: Mark) -> Iterator[list[Artist]]:
@@ -239,9 +245,9 @@ def _edges(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _norm(values: npt.NDArray[np.float32], axis: Axis) -> colors.Normalize:
-    """The colour scale: -1 to 1, logarithmic from the smallest to the largest positive value, or plain."""
+    """The colour scale: alike to both sides of 0, logarithmic from the smallest to the largest positive value, or plain."""
     if axis.scale == "diverging":
-        return colors.Normalize(-1, 1)
+        return colors.Normalize(-axis.limit, axis.limit)
     positive = values[values > 0]
     if axis.scale != "log" or not len(positive):
         return colors.Normalize()
@@ -298,7 +304,7 @@ def _scale(axes: Any, letter: str, spec: FigureSpec, axis: Axis) -> None:
     if axis.scale == "category":
         words = _words(spec, axis)
         step = 1 + (len(words) - 1) // 14
-        along.set_ticks(range(0, len(words), step), labels=[_plain(word, 32) for word in words[::step]])
+        along.set_ticks(range(0, len(words), step), labels=[plain(word, 32) for word in words[::step]])
         getattr(axes, f"set_{letter}lim")(-0.5, len(words) - 0.5)
     elif axis.scale == "log":
         getattr(axes, f"set_{letter}scale")("log")
@@ -313,8 +319,8 @@ def _scale(axes: Any, letter: str, spec: FigureSpec, axis: Axis) -> None:
 def _wrapped(text: str, inches: float, venue: Venue) -> str:
     """Lines that fit, the unit on one of its own if it must be."""
     most = max(8, int(inches * 72 / (venue.label * venue.breadth)))
-    label, bracket, unit = _plain(text).rpartition(" (")
-    parts = [_plain(text)] if len(text) <= most or not bracket else [label, f"({unit}"]
+    label, bracket, unit = plain(text).rpartition(" (")
+    parts = [plain(text)] if len(text) <= most or not bracket else [label, f"({unit}"]
     return "\n".join(textwrap.fill(part, most) for part in parts)
 
 
@@ -327,7 +333,7 @@ def _legend(figure: Figure, drawn: list[tuple[Mark, list[Artist]]]) -> float:
             handles.setdefault(str(parts[0].get_label()), parts[0])
     where: Any = "outside upper left" if figure.get_layout_engine() else "upper left"
     for columns in range(len(handles), 0, -1) if len(handles) > 1 else ():
-        made = figure.legend(list(handles.values()), [_plain(name, 44) for name in handles], loc=where, ncols=columns)
+        made = figure.legend(list(handles.values()), [plain(name, 44) for name in handles], loc=where, ncols=columns)
         box = made.get_window_extent()
         if columns == 1 or box.width <= 0.98 * figure.bbox.width:
             return float(box.height / figure.dpi)
@@ -350,56 +356,14 @@ def _say_ends(axes: Any, spec: FigureSpec) -> None:
             taken += [box] if fits else []
 
 
-# --- what it rests on, and its numbers ---------------------------------------------------------
-
-
-def about(spec: FigureSpec) -> str:
-    """One line that leads from a file back to the runs: figure, runs, n, hash of the rows (of the file that `csv` makes), version."""
-    runs = ", ".join(map(_plain, spec.runs)) or "unnamed"
-    return f"figure {spec.name}; runs {runs}; n {spec.n}; rows sha256 {hashlib.sha256(csv(spec).encode()).hexdigest()}; interplay {version('interplay')}"
+# --- what the file says of itself ---------------------------------------------------------------
 
 
 def _metadata(spec: FigureSpec, kind: str) -> dict[str, Any]:
     """No dates: they would make every file another one."""
-    title, alt, source, maker = _plain(spec.title), _plain(spec.alt), about(spec), f"interplay {version('interplay')}"
+    title, alt, source, maker = plain(spec.title), plain(spec.alt), about(spec), f"interplay {version('interplay')}"
     if kind == "pdf":
         return {"Title": title, "Subject": alt, "Keywords": source, "Creator": maker, "CreationDate": None}
     if kind == "svg":
         return {"Title": title, "Description": alt, "Keywords": [source], "Creator": maker, "Date": None}
     return {"Title": title, "Description": alt, "Source": source, "Software": maker}
-
-
-def csv(spec: FigureSpec) -> str:
-    """All rows and columns of the data. A word that a spreadsheet would run as a formula gets a quote in front."""
-    words = spec.data.select_dtypes(exclude="number").columns
-    return spec.data.assign(**{str(name): spec.data[name].map(_harmless) for name in words}).to_csv(index=False, lineterminator="\n")
-
-
-def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-def table(spec: FigureSpec) -> str:
-    """The strong marks' rows as a LaTeX tabular (booktabs), with the caption and what it rests on as comments.
-
-    Needs `\\usepackage{booktabs}`. Whole numbers are written out, others to four digits, missing ones as two dashes.
-    """
-    strong = [mark for mark in spec.marks if mark.strong] or list(spec.marks)
-    rows = spec.data[spec.data["layer"].isin({mark.layer for mark in strong})]
-    rows = rows.iloc[::-1] if spec.y.scale == "category" else rows  # such an axis is filled from below, a table from above
-    names = {"series": "series"} if rows["series"].nunique() > 1 else {}
-    axes = sorted((axis for axis in (spec.x, spec.y, spec.z, spec.colour) if axis), key=lambda axis: axis.scale != "category")
-    names |= {axis.column: axis.text or axis.column for axis in axes}
-    names |= {edge: edge for edge in ("low", "high") if any(mark.kind in ("band", "interval") for mark in strong)}
-    printed = rows[list(names)].map(_printed).drop_duplicates().set_axis([_plain(name) for name in names.values()], axis=1)
-    comments = [f"% {_plain(line)}" for line in (spec.title, spec.caption, about(spec), r"needs \usepackage{booktabs}")]
-    return "\n".join([*comments, printed.to_latex(index=False, escape=True)])
-
-
-def _printed(value: Any) -> str:
-    number = float(value) if isinstance(value, int | float | np.integer | np.floating) else None
-    if number is None:
-        return "--" if pd.isna(value) else _plain(value)
-    if not np.isfinite(number):
-        return "--"
-    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e12 else f"{number:.4g}"

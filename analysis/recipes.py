@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pandas as pd
 
-from analysis import arms, costs, gains, movement, pictures, scores, together  # noqa: F401 - importing a file of figures registers them
+from analysis import arms, costs, gains, kinship, movement, pictures, scores, together, verdicts  # noqa: F401 - importing a file of figures registers them
 from analysis.comparison import JUDGES, Comparison, compare
+from analysis.evidence import Recording as Evidence
 from analysis.figures import COSINES, FIGURES, X_AXES
+from analysis.part import ALL, Part, words
 from analysis.spec import FigureSpec
 from analysis.trajectory import Trajectory
 from interplay.errors import ConfigError, allowed, nearest
@@ -27,6 +30,7 @@ from interplay.records import ROLES, SPACES
 RECIPES: Mapping[str, Mapping[str, str]] = {
     "frontier": {"completions": "all_completions", "metrics": "all_metrics"},
     "method_curves": {"completions": "all_completions", "metrics": "all_metrics", "methods": "arms"},
+    "run_curves": {"metrics": "all_metrics"},
     "starts": {"updates": "all_updates"},
 }
 #: What figures take for granted that they are given: the allowed values of settings of these names, where their types do not say.
@@ -42,6 +46,9 @@ CHOICES: Mapping[str, Sequence[Any]] = {
 }
 #: The values of settings that a figure has no default for; none of the roles means all of them.
 DEFAULTS: Mapping[str, Any] = {"role": "policy", "roles": ()}
+#: What figures of these sources can be narrowed to, all of them alike.
+PARTS: Mapping[str, type] = {"layer": str, "kind": str}
+OF_MODULES = frozenset({"updates", "all_updates", "policy", "reward", "paths"})
 
 
 class Recording(Protocol):
@@ -126,17 +133,22 @@ class Sources:
 
     # --- a comparison ---
 
-    @property
+    @cached_property
     def all_metrics(self) -> pd.DataFrame:
         return self._stacked("metrics")
 
-    @property
+    @cached_property
     def all_completions(self) -> pd.DataFrame:
         return self._stacked("completions")
 
     @property
     def all_updates(self) -> pd.DataFrame:
         return self._stacked("updates")
+
+    @property
+    def evidence(self) -> list[Evidence]:
+        """The runs as the report reads them."""
+        return [_evidence(one) for one in self._recordings]
 
     def _stacked(self, stream: str) -> pd.DataFrame:
         """One stream of all runs, words as plain text, with run, method and seed beside each row."""
@@ -155,7 +167,8 @@ class Sources:
         return frozenset(one.method for one in self._recordings if one.control)
 
     @cached_property
-    def _comparison(self) -> Comparison:
+    def comparison(self) -> Comparison:
+        """How their methods differ."""
         rows = [(one.method, one.seed) for one in self._recordings]
         if twice := next((row for row in rows if rows.count(row) > 1), None):
             raise ValueError(f"two of these runs are of {twice[0]} with seed {twice[1]}; a comparison has one row for each method and seed")
@@ -166,15 +179,31 @@ class Sources:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        return self._comparison.runs
+        return self.comparison.runs
 
     @property
     def methods(self) -> list[dict[str, Any]]:
-        return self._comparison.methods
+        return self.comparison.methods
 
     @property
     def differences(self) -> list[dict[str, Any]]:
-        return self._comparison.differences
+        return self.comparison.differences
+
+
+def _evidence(one: Recording) -> Evidence:
+    """Words as plain text, and paths where directions were recorded."""
+    frames = [one.frame(stream) for stream in ("updates", "metrics", "completions")]
+    updates, metrics, completions = (frame.astype({name: object for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)}) for frame in frames)
+    drawn = [] if one.frame("directions").empty else one.trajectories(("policy", "reward"))
+    paths = {path.role: _measured(path, updates) for path in drawn}
+    return Evidence(one.run, one.method, one.seed, "", paths.get("policy"), paths.get("reward"), updates, metrics, completions)
+
+
+def _measured(path: Trajectory, updates: pd.DataFrame) -> Trajectory:
+    """The path with the exact norms of its updates in place of those of its sketches."""
+    rows = updates[(updates["role"] == path.role) & (updates["space"] == path.spec.space)]
+    norms = rows.pivot_table(index="clock", columns="module", values="update_norm", aggfunc="last")
+    return replace(path, norms_UT=norms.reindex(index=path.clocks_U, columns=list(path.modules_T)).to_numpy(np.float32))
 
 
 # --- names and their settings --------------------------------------------------------------------
@@ -233,7 +262,13 @@ def settings(name: str) -> dict[str, Setting]:
     """What may be chosen for a figure, by name."""
     hints, made_of = get_type_hints(FIGURES[find(name)]), _ingredients(name)
     found = {key: _setting(key, hints.get(key, str), one.default) for key, one in _parameters(name).items() if key not in made_of}
-    return found | ({"roles": _setting("roles", str, (), many=True)} if "paths" in made_of.values() else {})
+    found |= {"roles": _setting("roles", str, (), many=True)} if "paths" in made_of.values() else {}
+    return found | ({key: _setting(key, kind, ALL) for key, kind in PARTS.items()} if _narrows(name) else {})
+
+
+def _narrows(name: str) -> bool:
+    """Whether a figure is drawn of a part of the model by giving it that part's rows; some know parts by themselves."""
+    return bool(OF_MODULES & set(_ingredients(name).values())) and not PARTS.keys() & _parameters(name).keys()
 
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
@@ -269,10 +304,23 @@ def read_settings(name: str, words: Mapping[str, str]) -> dict[str, Any]:
     return {key: known[key].read(text) for key, text in words.items()}
 
 
-def make(name: str, recordings: Sequence[Recording], **chosen: Any) -> FigureSpec:
-    """The figure of that name from these runs. Raises `ConfigError` for an unknown name, `ValueError` if the runs do not hold what it needs."""
+def make(name: str, recordings: Sequence[Recording], made: Sources | None = None, /, **chosen: Any) -> FigureSpec:
+    """The figure of that name from these runs; `made` is what other figures of the same runs were made of.
+
+    Raises `ConfigError` for an unknown name, `ValueError` if the runs do not hold what it needs.
+    """
     function: Callable[..., FigureSpec] = FIGURES[find(name)]
-    sources = Sources(recordings, chosen.pop("roles", ()))
+    part = {key: chosen.pop(key, ALL) for key in PARTS} if _narrows(name) else {}
+    narrow = any(value != ALL for value in part.values())
+    roles = chosen.pop("roles", ())
+    sources = made if made and not (narrow or roles) else Sources([Part(one, **part) for one in recordings] if narrow else recordings, roles)
     made_of = {key: place for key, place in _ingredients(name).items() if len(recordings) == 1 or place not in Sources.OF_ONE or _needed(name, key)}
     missing = {key: value for key, value in DEFAULTS.items() if key in _parameters(name) and _needed(name, key) and key not in chosen}
-    return function(**{key: getattr(sources, place) for key, place in made_of.items()}, **missing, **chosen)
+    spec = function(**{key: getattr(sources, place) for key, place in made_of.items()}, **missing, **chosen)
+    return _said_of(spec, words(**part)) if narrow else spec
+
+
+def _said_of(spec: FigureSpec, part: str) -> FigureSpec:
+    """A figure of a part of the model says so."""
+    title = f"{spec.title}, {part}"
+    return replace(spec, title=title, caption=f"Only {part}. {spec.caption}", alt=spec.alt.replace(spec.title, title, 1))

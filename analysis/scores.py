@@ -222,7 +222,7 @@ def frontier(
     points["series"] = [named(str(name), methods[name] in controls) for name in points[by]]
     label, unit = CHANGES[judge]
     numbers = _frontier_words(points, judge)
-    axes = Axis("x", "KL to the reference", "nats per completion"), Axis("y", f"change of the {label}", unit)
+    axes = Axis("x", "KL to the reference", "nats per completion"), Axis("y", "change on held-out prompts", unit)
     runs = (run,) if run else tuple(scores[scores[by].isin(points[by])]["run"].unique())
     title = f"{label.capitalize()} against KL"
     caption = f"{_frontier_note(judge, by)} {numbers}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,23 @@ def draw(spec: FigureSpec, *, cursor: int | None = None, height: int = 300) -> g
     for mark in spec.marks:
         for trace in _DRAW[mark.kind](spec, mark):
             chart.add_trace(trace)
+    _name_once(chart)
     _lay_out(chart, spec, height)
     if cursor is not None and not spec.empty:
         _point_at(chart, spec, cursor)
     return chart
+
+
+def alike(charts: Sequence[go.Figure]) -> None:
+    """One colour scale for heat maps that are compared: from the smallest of their values to the largest."""
+    found = [trace for one in charts for trace in one.select_traces(selector={"type": "heatmap"})]
+    ends = [(trace.zmin, trace.zmax) for trace in found if trace.zmin is not None]
+    if len(ends) < 2:
+        return
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    ticks = _log_ticks(np.array([low, high], dtype=np.float32)) if found[0].colorbar.tickvals is not None else {}
+    for trace in found:
+        trace.update(zmin=low, zmax=high, colorbar=ticks)
 
 
 def caption(spec: FigureSpec) -> str:
@@ -119,6 +133,14 @@ def _line(spec: FigureSpec, mark: Mark) -> list[Any]:
     return traces
 
 
+def _name_once(chart: go.Figure) -> None:
+    """A series that is drawn by several marks has one line in the legend."""
+    named = [trace for trace in chart.data if trace.name is not None and trace.showlegend is not False]
+    for number, trace in enumerate(named):
+        if trace.name in [earlier.name for earlier in named[:number]]:
+            trace.showlegend = False
+
+
 def _points(spec: FigureSpec, mark: Mark) -> list[Any]:
     traces = []
     alone = not any(other.kind == "line" and other.layer == mark.layer for other in spec.marks) and spec.name != "trajectories"
@@ -162,20 +184,26 @@ def _interval(spec: FigureSpec, mark: Mark) -> list[Any]:
     traces = []
     for look, name, rows in _series(spec, mark):
         colour, _, symbol = _STYLES[look]
-        middle = _numbers(rows[spec.x.column])
-        whiskers = {"type": "data", "symmetric": False, "array": _numbers(rows["high"]) - middle, "arrayminus": middle - _numbers(rows["low"])}
         marker = {"color": colour, "size": 10, "symbol": symbol}
-        traces.append(
-            go.Scatter(**_place(spec, rows), mode="markers", name=name, marker=marker, error_x=whiskers | {"color": colour, "thickness": 2, "width": 6})
-        )
+        whiskers = _whiskers(spec.x if mark.along == "x" else spec.y, rows) | {"color": colour}
+        traces.append(go.Scatter(**_place(spec, rows), mode="markers", name=name, marker=marker, **{f"error_{mark.along}": whiskers}))
     return traces
 
 
+def _whiskers(axis: Axis, rows: pd.DataFrame) -> dict[str, Any]:
+    """From low to high around the middle; none where either is unknown."""
+    low, middle, high = (_numbers(rows[column]) for column in ("low", axis.column, "high"))
+    known = np.isfinite(low) & np.isfinite(high)
+    above, below = (np.where(known, reach, np.float32(np.nan)) for reach in (high - middle, middle - low))
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 2, "width": 6}
+
+
 def _bar(spec: FigureSpec, mark: Mark) -> list[Any]:
-    return [
-        go.Bar(x=rows[spec.x.column].to_numpy(), y=_numbers(rows[spec.y.column]), name=name, marker={"color": _STYLES[look][0]})
-        for look, name, rows in _series(spec, mark)
-    ]
+    traces = []
+    for look, name, rows in _series(spec, mark):
+        whiskers = {"error_y": _whiskers(spec.y, rows) | {"color": _GREY}} if {"low", "high"} <= set(rows.columns) else {}
+        traces.append(go.Bar(x=rows[spec.x.column].to_numpy(), y=_numbers(rows[spec.y.column]), name=name, marker={"color": _STYLES[look][0]}, **whiskers))
+    return traces
 
 
 def _heat(spec: FigureSpec, mark: Mark) -> list[Any]:
@@ -187,9 +215,18 @@ def _heat(spec: FigureSpec, mark: Mark) -> list[Any]:
     values, bar = _colours(_numbers(grid.to_numpy()), spec.colour)
     shown = np.where(np.isfinite(grid.to_numpy()), grid.to_numpy(), np.nan).astype(np.float32)
     x = grid.columns.to_numpy(np.float32)
-    hover = f"{spec.x.label} %{{x:.0f}}<br>{spec.y.label} %{{y}}<br>{spec.colour.label} %{{customdata:.3g}}<extra></extra>"
+    hover = f"{spec.x.label} %{{x:.0f}}<br>{spec.y.label} %{{y}}<br>{spec.colour.label} %{{customdata:.3g}} {spec.colour.unit}<extra></extra>"
     return [
-        go.Heatmap(x=x, y=[_safe(row) for row in grid.index], z=values, customdata=shown, hovertemplate=hover, xgap=0.6 if len(x) < 80 else 0, ygap=1, **bar)
+        go.Heatmap(
+            x=x,
+            y=[_safe(row) for row in grid.index],
+            z=values,
+            customdata=shown,
+            hovertemplate=hover,
+            xgap=0.6 if len(x) < 80 else 0,
+            ygap=1 if len(grid) < 80 else 0,
+            **bar,
+        )
     ]
 
 
@@ -216,9 +253,9 @@ def _largest(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _colours(values: npt.NDArray[np.float32], axis: Axis) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
     """Values on the colour scale, and the scale's look."""
-    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0}
+    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0, "title": {"text": axis.text, "side": "right"}}
     if axis.scale == "diverging":
-        return values, {"colorscale": "RdBu_r", "zmin": -1, "zmax": 1, "colorbar": bar}
+        return values, {"colorscale": "RdBu_r", "zmin": -axis.limit, "zmax": axis.limit, "colorbar": bar}
     if axis.scale != "log":
         return values, {"colorscale": "Cividis", "colorbar": bar}
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -23,6 +23,8 @@ class Axis:
     label: str
     unit: str = ""
     scale: Scale = "linear"
+    #: A diverging scale runs from minus this to this.
+    limit: float = 1.0
 
     @property
     def text(self) -> str:
@@ -34,13 +36,14 @@ class Mark:
     """One layer of the picture: the rows of `data` whose `layer` column says `layer`.
 
     line: x, y (and z), one per series. band: x, low, high. points: x, y (and z).
-    interval: x with whiskers from low to high, at y.
-    heat: x, y and the colour axis. bar: x, y.
+    interval: x and y, with whiskers from low to high `along` one of them.
+    heat: x, y and the colour axis. bar: x, y, with whiskers where low and high are known.
     """
 
     kind: MarkKind
     layer: str
     strong: bool = True
+    along: Literal["x", "y"] = "x"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class FigureSpec:
     runs: tuple[str, ...]
     z: Axis | None = None
     colour: Axis | None = None
+    origin: str = ""  # one line on where it comes from, such as the command that draws it; it goes into the file's metadata
 
     def __post_init__(self) -> None:
         missing = {"layer", "series", self.x.column, self.y.column} - set(self.data.columns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -40,10 +42,24 @@ def _moment(iteration: int, again: bool) -> str:
     return f"after iteration {iteration}" + (" (again)" if again else "")
 
 
-def change(metrics: pd.DataFrame, name: str = "gold") -> float | None:
-    """Last held-out value minus the first; None before there are two."""
-    rows = metrics[(metrics["split"] == "heldout") & (metrics["name"] == name)].sort_values("clock")["value"].dropna()
-    return float(rows.iloc[-1] - rows.iloc[0]) if len(rows) > 1 else None
+@dataclass(frozen=True)
+class Ends:
+    """The first and the last of `count` held-out scores of a run."""
+
+    first: float
+    last: float
+    count: int
+
+    @property
+    def change(self) -> float | None:
+        """Last minus first; None before there are two, or where it is not finite."""
+        return finite(self.last - self.first) if self.count > 1 else None
+
+
+def ends(metrics: pd.DataFrame) -> dict[str, Ends]:
+    """Held-out scores by name, at the start and at the end; missing values are left out."""
+    rows = metrics[metrics["split"] == "heldout"].dropna(subset="value").sort_values("clock", kind="stable").astype({"name": str})
+    return {str(name): Ends(float(values.iloc[0]), float(values.iloc[-1]), len(values)) for name, values in rows.groupby("name")["value"]}
 
 
 def policy_updates(*frames: pd.DataFrame) -> pd.DataFrame:

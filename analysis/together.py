@@ -25,7 +25,7 @@ from analysis.trajectory import Ints, Trajectory
 Sketched = Trajectory | None
 _Role = Literal["policy", "reward"]
 _Show = Literal["cosine", "chance"]
-#: Chance SDs at which a heat map has its full colour: its scale ends at 1.
+#: Chance SDs at which a heat map has its full colour.
 FULL = 4.0
 #: The attainable cosine is drawn where it is at most this many times what else is drawn; above, it would flatten all.
 ROOM = 5.0
@@ -134,7 +134,7 @@ def _alignment_words(found: pd.DataFrame, *, drawn: bool) -> str:
 def coupling_map(updates: pd.DataFrame, *, run: str, role: str = "policy", space: str | None = None, rows: Literal["layer", "kind"] = "layer") -> FigureSpec:
     """Where and when a role goes along with the other: cosine over its chance SD, by layer or kind and update.
 
-    The data hold `cosine`, `null` and `z` = cosine / null; the colour is z / `FULL`. Without recorded nulls it is the cosine.
+    The data hold `cosine`, `null` and `value`, the colour: cosine / null, and without recorded nulls the cosine.
     Raises `ValueError` for unknown rows or space.
     """
     one_of("rows", rows, ("layer", "kind"))
@@ -142,7 +142,7 @@ def coupling_map(updates: pd.DataFrame, *, run: str, role: str = "policy", space
     found = _cosines(updates, role, place, rows)
     z = geometry.ratio(found["cosine"], found["null"])
     known = bool(np.isfinite(z).any())
-    data = found[["row", "update", "clock", "cosine", "null"]].assign(z=z, value=z / FULL if known else found["cosine"], layer="cells", series=role)
+    data = found[["row", "update", "clock", "cosine", "null"]].assign(value=z if known else found["cosine"], layer="cells", series=role)
     note = NOTES["map"].format(what="Cosine over its chance SD" if known else "Cosine", rows=rows, **_words(updates, role, place))
     numbers = (_beyond(z, "cells") if known else f"{len(found)} cells. {_NO_NULL}") if len(found) else _absent(role, place)
     title = f"Coupling: {ROLE_WORDS.get(role, role)}"
@@ -152,7 +152,7 @@ def coupling_map(updates: pd.DataFrame, *, run: str, role: str = "policy", space
 
 
 def _colour(chance: bool) -> Axis:
-    return Axis("value", "cosine", f"1 = {FULL:.0f} SD of chance" if chance else "", scale="diverging")
+    return Axis("value", "cosine", "chance SD", scale="diverging", limit=FULL) if chance else Axis("value", "cosine", scale="diverging")
 
 
 # --- cosine by module --------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def _cells(policy: Trajectory, reward: Trajectory, updates: pd.DataFrame, by: co
     cosines_TS = every_TS[np.ix_(t_T, s_S)]
     x_T, row_S = ((path.updates_U if by == "update" else path.iterations_U)[kept] for path, kept in ((policy, t_T), (reward, s_S)))
     places = {"x": np.repeat(x_T, len(s_S)), "row": np.tile(row_S, len(t_T)).astype(str), "clock": np.repeat(policy.clocks_U[t_T], len(s_S))}
-    value = cosines_TS.ravel() / (FULL * sd if show == "chance" else 1.0)
+    value = cosines_TS.ravel() / (sd if show == "chance" else 1.0)
     cells = pd.DataFrame({"layer": "cells", "series": "cosine", **places, "cosine": cosines_TS.ravel(), "value": value})
     after_TS = coupling.lags(policy, reward, by)[np.ix_(t_T, s_S)] >= 0
     turn_T = np.flatnonzero(after_TS.any(axis=1))  # the last policy steps may have no reward step after them

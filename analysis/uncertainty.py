@@ -32,13 +32,14 @@ _TIE = 1e-9
 
 @dataclass(frozen=True)
 class ShiftTest:
-    """A statistic, its p-value, and the central 95 % of the same statistic over `shifts` shifted copies."""
+    """A statistic, its p-value, and the central 95 % and the median of the same statistic over `shifts` shifted copies."""
 
     value: float
     p: float
     low: float
     high: float
     shifts: int
+    middle: float = np.nan
 
 
 def circular_shift_test(statistic: Statistic, x_T: npt.ArrayLike, y_T: npt.ArrayLike, draws: int = DRAWS, seed: int = 0) -> ShiftTest:
@@ -69,8 +70,8 @@ def _judged(value: float, null_S: Doubles) -> ShiftTest:
     if not np.isfinite(value) or not len(null_S):
         return ShiftTest(value, np.nan, np.nan, np.nan, len(null_S))
     as_large = int((np.abs(null_S) >= abs(value) * (1 - _TIE)).sum())
-    low, high = np.quantile(null_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return ShiftTest(value, (1 + as_large) / (1 + len(null_S)), float(low), float(high), len(null_S))
+    low, middle, high = (float(end) for end in np.quantile(null_S, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2]))
+    return ShiftTest(value, (1 + as_large) / (1 + len(null_S)), low, high, len(null_S), middle)
 
 
 def _shifts(count: int, draws: int, seed: int) -> npt.NDArray[np.int64]:

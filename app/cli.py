@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import Any
 
 from app import engine
-from interplay import __version__
-from interplay.compare import BUDGET
+from interplay import __version__, kept
+from interplay.compare import BUDGET, Plan
 from interplay.config import Parser, RunConfig, add_arguments, chosen_settings, field_name, given
 from interplay.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, ConfigError, InterplayError, allowed, nearest
 from interplay.reading import refuse_no_run
@@ -130,7 +130,7 @@ def _config(arguments: argparse.Namespace, defaults: Mapping[str, Any] = Mapping
 def _taken_over(typed: dict[str, Any]) -> dict[str, Any]:
     """A run that starts from another has its task, data, model and lengths, unless others are typed."""
     start = {field_name(key): value for key, value in typed.items()}.get("start_from")
-    earlier = Path(str(start)) / "run.json"
+    earlier = kept.parted(str(start))[0] / "run.json"
     if start is None or not earlier.is_file():
         return typed  # the engine says what is wrong with it
     from interplay.store import RunStore
@@ -196,6 +196,14 @@ def _compare(arguments: argparse.Namespace) -> int:
     from app import compare
 
     return compare.run(arguments, _config(arguments, BUDGET))
+
+
+def planned(words: Sequence[str]) -> Plan:
+    """The plan that `interplay compare WORDS` would carry out, without asking the engine. Raises `ConfigError`."""
+    from app import compare
+
+    arguments = _parse(["compare", *words])
+    return compare.planned(arguments, _config(arguments, BUDGET))
 
 
 # --- looking at runs -----------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace, shared: RunConfig) -> int:
     """Returns the exit code: 0, 1 if a row failed, 130 if interrupted."""
     if arguments.table_only:
         return _table(_recorded(arguments.out))
-    plan = _plan(arguments, shared)
+    plan = planned(arguments, shared)
     compare.agree(plan)
     answer = engine.ask([row.config for row in plan.rows])
     _print_plan(plan)
@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace, shared: RunConfig) -> int:
 # --- what is typed ---------------------------------------------------------------------------------
 
 
-def _plan(arguments: argparse.Namespace, shared: RunConfig) -> Plan:
+def planned(arguments: argparse.Namespace, shared: RunConfig) -> Plan:
+    """The rows of what was typed; the engine is not asked. Raises `ConfigError`."""
     if not arguments.methods:
         raise ConfigError("--methods is missing; name the methods to compare, such as --methods rloo,dpo (`interplay methods` lists them)")
     _refuse_single(shared)

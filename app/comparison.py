@@ -69,11 +69,13 @@ def show(found: Found) -> None:
     reach = f"at KL {numbers.matched_kl:.2f}" if finite(numbers.matched_kl) is not None else "at equal KL"
     _print(console, "texts", ("method", "KL (nats)", f"gold {reach}", f"proxy {reach}", "alarm", "finished", "tokens"), map(_texts, numbers.methods))
     if numbers.differences:
-        heads = ("difference", "judge", "seeds", "mean", "Student's t", "bootstrap", "80 % power")
-        _print(console, "same seeds, same prompts", heads, map(_difference, numbers.differences))
+        columns = ("difference", "judge", "seeds", "mean", "Student's t", "bootstrap", "80 % power", "verdict")
+        _print(console, "same seeds, same prompts", columns, map(_difference, numbers.differences))
     heads = ("method", "forwards", "tokens", "time", "peak memory", "time to first's gold", "to its proxy")
     _print(console, "cost of a run (mean over seeds)", heads, map(_cost, numbers.methods))
     _print(console, "spent on training", ("run", "prompts", "completions", "longest", "updates"), map(_spent, numbers.runs))
+    for line in claims(numbers):
+        console.print(Text(line))
     for line in (*([f"not finished: {', '.join(found.missing)}"] if found.missing else []), *numbers.warnings):
         console.print(Text(f"note: {line}"))
 
@@ -93,11 +95,11 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _score(judge: str) -> Any:
-    return lambda row: (_name(row), *_estimate(row[judge]), _number(row[judge]["iqm"]), _interval(row[judge]["iqm_bootstrap"]))
+    return lambda row: (_name(row), *_estimate(row[judge]), _number(row[judge]["iqm"]), interval(row[judge]["iqm_bootstrap"]))
 
 
 def _estimate(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return str(row["seeds"]), _number(row["mean"]), _interval(row["student"]), _interval(row["bootstrap"])
+    return str(row["seeds"]), _number(row["mean"]), interval(row["student"]), interval(row["bootstrap"])
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _difference(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return f"{row['method']} - {row['minus']}", row["judge"], *_estimate(row), _plain(row["detectable"], 3)
+    return f"{row['method']} - {row['minus']}", row["judge"], *_estimate(row), _plain(row["detectable"], 3), verdict(row)
 
 
 def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -132,8 +134,44 @@ def _share(value: float) -> str:
     return "-" if finite(value) is None else f"{value:.0%}"
 
 
-def _interval(ends: Sequence[float]) -> str:
+def interval(ends: Sequence[float]) -> str:
     return "-" if finite(ends[0]) is None else f"[{ends[0]:+.3f}, {ends[1]:+.3f}]"
+
+
+# --- what is claimed -------------------------------------------------------------------------------
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """What a paired difference shows: `more` or `less` where its 95 % interval leaves out zero, `not shown` where it holds zero, `unknown` without one."""
+    low, high = (finite(end) for end in row["student"])
+    if low is None or high is None:
+        return "unknown"
+    return "more" if low > 0 else "less" if high < 0 else "not shown"
+
+
+def claims(numbers: Comparison) -> list[str]:
+    """What is claimed and what is not, a sentence for each judge, and what none of it says."""
+    lines = [line for judge in reversed(JUDGES) if (line := _claim(judge, [row for row in numbers.differences if row["judge"] == judge]))]
+    rest = "Each interval is at 95 % by itself, over seeds that share one start: none of this speaks of other starts, and what is not shown may still be there."
+    return [*lines, rest] if lines else []
+
+
+def _claim(judge: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """`Shown in proxy: rloo gains more than zopro (+0.180 [+0.025, +0.335]). Not shown: mezo against zopro.`"""
+    if not rows:
+        return ""
+    first = rows[0]["minus"]
+    shown = [f"{row['method']} gains {verdict(row)} than {first} ({_difference_words(row)})" for row in rows if verdict(row) in ("more", "less")]
+    parts = [f"Shown in {judge}: {'; '.join(shown) if shown else 'nothing'}."]
+    for word, meant in (("not shown", "Not shown, either way"), ("unknown", "Unknown, for want of seeds")):
+        if names := [str(row["method"]) for row in rows if verdict(row) == word]:
+            parts.append(f"{meant}: {', '.join(names)} against {first}.")
+    return " ".join(parts)
+
+
+def _difference_words(row: Mapping[str, Any]) -> str:
+    few = f", though less than the {_plain(row['detectable'], 3)} that {row['seeds']} seeds find with 80 % power" if row["warning"] else ""
+    return f"{_number(row['mean'])} {interval(row['student'])}{few}"
 
 
 # --- written ---------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from interplay.config import RunConfig
 from interplay.errors import ConfigError
 
 DEFAULT_PORT = 8501
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAIN = Path(__file__).parent / "entry" / "dashboard.py"
 
 
@@ -45,7 +44,7 @@ def _start_demo(queue: jobs.Jobs, root: Path) -> jobs.Job | None:
     """A small live run; if another run is going on already, that one is the live run."""
     config = RunConfig(out=str(root / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"), pairs=16, heldout_pairs=12, reward_batch=4)
     try:
-        job = queue.start(config, key=str(config.out))
+        job = queue.start(config, alone=True)
     except ConfigError as error:
         print(f"no new demo run: {error}", flush=True)
         return None
@@ -59,7 +58,9 @@ def serve(runs: Sequence[Path], port: int | None = None, address: str = "127.0.0
     process = subprocess.Popen(command(address, port), env=environment(runs, address))
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda number, frame: _forward(process, number, frame))
-    threading.Thread(target=_announce, args=(process, f"http://{'127.0.0.1' if address in LOOPBACK else address}:{port}", open_browser), daemon=True).start()
+    threading.Thread(
+        target=_announce, args=(process, f"http://{'127.0.0.1' if address in theme.LOOPBACK else address}:{port}", open_browser), daemon=True
+    ).start()
     status = process.wait()
     return 0 if status in (0, -signal.SIGTERM, -signal.SIGINT) else status
 
@@ -72,7 +73,7 @@ def command(address: str, port: int) -> list[str]:
 def environment(runs: Sequence[Path], address: str = "127.0.0.1") -> dict[str, str]:
     """The child's environment: which folders it shows, and whether others can reach it."""
     extra = {"INTERPLAY_RUNS": os.pathsep.join(str(Path(root).resolve()) for root in runs)} if runs else {}
-    exposed = {} if address in LOOPBACK else {"INTERPLAY_EXPOSED": "1"}
+    exposed = {} if address in theme.LOOPBACK else {"INTERPLAY_EXPOSED": "1"}
     return {**os.environ, **extra, **exposed}
 
 

@@ -3,33 +3,34 @@
     interplay figure --list
     interplay figure kl-curve runs/first --out kl.pdf --venue acl
     interplay figure trajectories first second --set components=3 --out paths.html
+    interplay figure arms compare --venue icml --anonymous --out arms.zip
+    interplay figure --about arms.pdf
 
-The suffix of --out says what is written: .pdf, .svg, .png at a venue's true size, .html for a browser, .csv and .tex for the numbers, .json for all of it.
+The suffix of --out says what is written: .pdf, .svg, .png at a venue's true size, .html for a browser, .csv and .tex for the numbers, .json for all
+of it, and .zip for all of these with a script that draws them again. --about says which runs a file shows.
 """
 
 from __future__ import annotations
 
 import argparse
 import html
-import json
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.venues import VENUES
-from interplay import compare, disk
-from interplay.errors import ConfigError, InterplayError, StoreError, allowed, nearest
+from analysis.venues import VENUES, Width
+from app import recorded
+from interplay import disk
+from interplay.errors import ConfigError, InterplayError, allowed, nearest
 
 if TYPE_CHECKING:  # pandas, plotly and matplotlib take seconds, and every command builds this one's arguments
-    import pandas as pd
-
     from analysis.spec import FigureSpec
-    from analysis.trajectory import Trajectory
-    from app.loading import Feed
-    from interplay.records import RunInfo
+    from app.export import Panel, Size
+    from app.recorded import Recorded
+
+#: What one figure can be written as.
+FORMATS = ("pdf", "svg", "png", "html", "csv", "tex", "json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,36 +39,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folders", nargs="*", metavar="RUN", help="run folders, or names of runs in --runs; the folder of a comparison stands for its finished rows"
     )
     parser.add_argument("--list", action="store_true", help="print all figures with their settings, and stop")
-    parser.add_argument("--out", metavar="FILE", help=f"file to write; its suffix is the format: {', '.join(f'.{kind}' for kind in _FORMATS)}")
-    parser.add_argument("--venue", metavar="NAME", default="neurips", help=f"whose sizes to use: {', '.join(VENUES)} (default neurips)")
-    parser.add_argument("--width", metavar="column|text", default="column", help="as wide as a column or as the text (default column)")
-    parser.add_argument("--height", metavar="INCHES", type=float, help="height; default: what suits the figure")
+    suffixes = ", ".join(f".{kind}" for kind in FORMATS)
+    parser.add_argument("--out", metavar="FILE", help=f"file to write; its suffix is the format: {suffixes}, or .zip for all of them and a script that redraws")
+    parser.add_argument("--venue", metavar="NAME", help=f"whose sizes to use: {', '.join(VENUES)}; default: neurips, or that of --basket")
+    parser.add_argument("--width", metavar="column|text", help="as wide as a column or as the text; default: column, or those of --basket")
+    parser.add_argument("--height", metavar="INCHES", type=float, help="height; default: what suits the figure, or those of --basket")
     parser.add_argument("--set", dest="settings", action="append", metavar="KEY=VALUE", help="a setting of the figure; may be given more than once")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of runs (default runs)")
+    parser.add_argument("--anonymous", action="store_true", help="take names, hosts, paths and tokens out of the file, and refuse to write it if one is left")
+    parser.add_argument("--basket", metavar="FILE", help="the manifest.json of a .zip: make all of its figures again from the runs")
+    parser.add_argument("--about", metavar="FILE", help="print which runs a file of a figure shows and what drew it, and stop")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw one figure, or list them; returns the exit code."""
-    from analysis import recipes
-
+    """Draw one figure or a basket of them, list them, or read a file; returns the exit code."""
     if arguments.list:
         return _list()
+    if arguments.about:
+        return _about(Path(arguments.about))
+    from app import export
+
     out, kind = _target(arguments)
+    panels, size, runs, blind = _of_basket(arguments) if arguments.basket else _of_words(arguments)
+    _write(out, export.made(panels, kind, size, runs if blind else None))
+    _tell(panels, out, runs)
+    return 0
+
+
+def _of_words(arguments: argparse.Namespace) -> tuple[list[Panel], Size, list[Recorded], bool]:
+    """The one figure that was typed, its size, its runs, and whether names are to be hidden."""
+    from analysis import recipes
+    from app import export
+
     name = recipes.find(arguments.name)
     chosen = recipes.read_settings(name, _pairs(arguments.settings or ()))
-    recordings = [one for folder in arguments.folders for one in find(folder, Path(arguments.runs))]
-    if not recordings:
+    runs = [one for folder in arguments.folders for one in recorded.find(folder, Path(arguments.runs))]
+    if not runs:
         raise ConfigError(f"RUN is missing; name the {'runs' if recipes.several(name) else 'run'} to draw (`interplay runs` lists them)")
-    try:
-        spec = recipes.make(name, recordings, **chosen)
-        content = _FORMATS[kind](spec, arguments)
-    except InterplayError:
-        raise
-    except ValueError as reason:
-        raise ConfigError(f"{name} cannot be drawn: {reason}") from reason
-    _write(out, content)
-    _tell(spec, out, recordings)
+    size = export.Size(arguments.venue or "neurips", arguments.width or "column", arguments.height)
+    return [export.panel(name, runs, chosen)], size, runs, arguments.anonymous
+
+
+def _of_basket(arguments: argparse.Namespace) -> tuple[list[Panel], Size, list[Recorded], bool]:
+    """The figures that a manifest lists; sizes that are typed hold for all of them."""
+    from dataclasses import replace
+
+    from app import export
+
+    items, venue, blind = export.read_basket(Path(arguments.basket))
+    sized = [replace(item, width=arguments.width or item.width, height=arguments.height or item.height) for item in items]
+    runs = [[one for word in item.runs for one in recorded.find(word, Path(arguments.runs))] for item in sized]
+    panels = [export.wanted(item, own) for item, own in zip(sized, runs, strict=True)]
+    return panels, export.Size(arguments.venue or venue), list(dict.fromkeys(one for own in runs for one in own)), blind or arguments.anonymous
+
+
+def _about(path: Path) -> int:
+    from app import inside
+
+    with disk.explained(path, "cannot be read"):
+        line = inside.about(path.name, path.read_bytes())
+    print("\n".join(line.split("; ")))
     return 0
 
 
@@ -91,14 +123,17 @@ def _shown(value: Any) -> str:
 
 def _target(arguments: argparse.Namespace) -> tuple[Path, str]:
     """The file and its format, before anything is read."""
-    if not arguments.name:
+    if arguments.basket and (arguments.name or arguments.settings):
+        raise ConfigError(f"--basket is {arguments.basket!r}, which names figures, runs and settings; leave out NAME, RUN and --set")
+    if not arguments.name and not arguments.basket:
         raise ConfigError("NAME is missing; `interplay figure --list` shows what there is")
     if not arguments.out:
         raise ConfigError("--out is missing; name the file to write, such as --out figure.pdf")
     out = Path(arguments.out)
     kind = out.suffix.lstrip(".").lower()
-    if kind not in _FORMATS:
-        raise ConfigError(f"--out is {arguments.out!r}; its suffix must be one of {allowed(f'.{name}' for name in _FORMATS)}{nearest(kind, _FORMATS)}")
+    kinds = ("zip",) if arguments.basket else (*FORMATS, "zip")
+    if kind not in kinds:
+        raise ConfigError(f"--out is {arguments.out!r}; its suffix must be one of {allowed(f'.{name}' for name in kinds)}{nearest(kind, kinds)}")
     if arguments.height is not None and not 0.5 <= arguments.height <= 20:
         raise ConfigError(f"--height is {arguments.height}; it must be between 0.5 and 20 inches")
     return out, kind
@@ -114,109 +149,27 @@ def _pairs(words: list[str] | tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
-# --- what is read ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """One run as `analysis.recipes` asks for it; a stream is read when it is asked for."""
-
-    path: Path
-    arm: str | None = None  # as a comparison calls its method
-    control: bool = False
-
-    @cached_property
-    def info(self) -> RunInfo:
-        from interplay.store import RunStore
-
-        return RunStore.open(self.path).info
-
-    @property
-    def run(self) -> str:
-        return self.path.name
-
-    @property
-    def method(self) -> str:
-        return self.arm or str(self.info.config.get("method") or self.run)
-
-    @property
-    def seed(self) -> int:
-        seed = self.info.config.get("seed")
-        return seed if isinstance(seed, int) else 0
-
-    def frame(self, stream: str, /) -> pd.DataFrame:
-        return self._feed(stream).frame(stream)
-
-    def trajectories(self, roles: Any, /) -> list[Trajectory]:
-        return self._feed("directions").trajectories(roles)
-
-    def problems(self) -> list[str]:
-        from interplay.store import RunStore
-
-        return [str(problem) for problem in RunStore.open(self.path).problems()]
-
-    def _feed(self, stream: Any) -> Feed:
-        from app.loading import Feed
-
-        feed = Feed(self.path, (stream,))
-        feed.refresh()
-        return feed
-
-
-def find(word: str, root: Path) -> list[Recorded]:
-    """A run by its folder or its name in `root`, or the finished rows of a comparison. Raises `StoreError` with the nearest name."""
-    from interplay.reading import RUN
-    from interplay.store import Runs
-
-    for path in (Path(word), root / word):
-        if (path / RUN).is_file():
-            return [Recorded(path)]
-        if plan := compare.read(path):
-            rows = [row for row in plan.arms if compare.standing(row) == "finished"]
-            return [Recorded(row.folder, row.method, row.control) for row in rows]
-    known = [row.run for row in Runs(root).list()]
-    raise StoreError(f"run is {word!r}, but there is no such run in {root}{nearest(word, known)}; `interplay runs --runs {root}` lists them")
-
-
 # --- what is written -------------------------------------------------------------------------------
 
 
-def _paper(kind: str) -> Callable[[FigureSpec, argparse.Namespace], bytes]:
-    def drawn(spec: FigureSpec, arguments: argparse.Namespace) -> bytes:
-        from analysis import paper
+def content(spec: FigureSpec, kind: str, *, venue: str = "neurips", width: Width = "column", height: float | None = None) -> bytes:
+    """The figure in one of `FORMATS`; the size is that of what is drawn for paper. Raises `ConfigError` if there is nothing to draw."""
+    from analysis import paper
 
-        return paper.render(spec, kind, venue=arguments.venue, width=arguments.width, height=arguments.height)
-
-    return drawn
-
-
-def _text(name: str) -> Callable[[FigureSpec, argparse.Namespace], bytes]:
-    def written(spec: FigureSpec, _arguments: argparse.Namespace) -> bytes:
-        from analysis import paper
-
-        text: str = getattr(paper, name)(spec)
-        return text.encode()
-
-    return written
+    texts: dict[str, Callable[[FigureSpec], str]] = {"html": page, "csv": paper.csv, "tex": paper.table, "json": as_json}
+    try:
+        return texts[kind](spec).encode() if kind in texts else paper.render(spec, kind, venue=venue, width=width, height=height)
+    except InterplayError:
+        raise
+    except ValueError as reason:
+        raise ConfigError(f"{spec.name} cannot be drawn: {reason}") from reason
 
 
 def as_json(spec: FigureSpec) -> str:
     """The whole spec, its data by column; what is not a finite number is null."""
-    from analysis import paper
+    from analysis import paper, spec_json
 
-    axes = {name: axis and asdict(axis) for name, axis in (("x", spec.x), ("y", spec.y), ("z", spec.z), ("colour", spec.colour))}
-    words = {name: getattr(spec, name) for name in ("name", "title", "caption", "alt", "n")}
-    data = {str(column): [_value(value) for value in spec.data[column].tolist()] for column in spec.data}
-    marks = [asdict(mark) for mark in spec.marks]
-    return json.dumps({**words, "runs": spec.runs, "about": paper.about(spec), "marks": marks, **axes, "data": data}, indent=1, allow_nan=False) + "\n"
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None  # false for NaN too
-    return None if value is None else str(value)
+    return spec_json.dumps(spec, paper.about(spec))
 
 
 #: What the page may load: nothing but itself. plotly.js builds its 3-D shaders with eval.
@@ -247,17 +200,6 @@ def page(spec: FigureSpec) -> str:
     return _PAGE.format(chart=drawn, policy=_POLICY, **{name: html.escape(text) for name, text in words.items()})
 
 
-_FORMATS: dict[str, Callable[[FigureSpec, argparse.Namespace], bytes]] = {
-    "pdf": _paper("pdf"),
-    "svg": _paper("svg"),
-    "png": _paper("png"),
-    "html": lambda spec, _: page(spec).encode(),
-    "csv": _text("csv"),
-    "tex": _text("table"),
-    "json": lambda spec, _: as_json(spec).encode(),
-}
-
-
 def _write(out: Path, content: bytes) -> None:
     """The whole file or none; an older one is replaced."""
     aside = disk.temporary(out)
@@ -269,9 +211,10 @@ def _write(out: Path, content: bytes) -> None:
             disk.remove(aside)
 
 
-def _tell(spec: FigureSpec, out: Path, recordings: list[Recorded]) -> None:
-    for one in recordings:
+def _tell(panels: Sequence[Panel], out: Path, runs: Sequence[Recorded]) -> None:
+    for one in runs:
         for problem in one.problems():
             print(f"note: {problem}", file=sys.stderr)
-    print(f"{out}: {spec.title}, n = {spec.n}")
-    print(spec.caption)
+    for panel in panels:
+        print(f"{out}: {panel.spec.title}, n = {panel.spec.n}")
+        print(panel.spec.caption)

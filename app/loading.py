@@ -5,9 +5,11 @@ No pictures and no widgets. Everything that comes from disk comes through `inter
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ import pyarrow as pa
 
 from analysis import tables
 from analysis.trajectory import Trajectory
+from interplay.compare import PLAN
 from interplay.errors import InterplayError, StoreError
+from interplay.reading import summarise
 from interplay.records import END_STATES, ROLES, STREAMS, RunInfo, Stream
 from interplay.store import Runs, RunStore, RunSummary
 
@@ -38,30 +42,41 @@ def summaries() -> list[RunSummary]:
 
 
 def again(summary: RunSummary) -> RunSummary:
-    """The same run as it is now; as it was, if it has gone."""
-    return next((now for now in Runs(Path(summary.path).parent).list() if now.path == summary.path), summary)
+    """The same run as it is now, from two small files; as it was, if it has gone."""
+    try:
+        return summarise(Path(summary.path))
+    except StoreError:
+        return summary
 
 
 def search(runs: list[RunSummary], words: str) -> list[RunSummary]:
-    """Runs that contain all the words in name, state, method, task or seed."""
-    wanted = words.lower().split()
-    texts = [f"{run.run} {run.state} {run.method} {run.task} seed {run.seed}".lower() for run in runs]
-    return [run for run, text in zip(runs, texts, strict=True) if all(word in text for word in wanted)]
+    """Runs that contain all the words in name, state, method, task or seed; `method:ppo,rloo` or `updates:12` asks for a setting, `in:runs` for a root."""
+    fields = {"state", "in", *(str(key).lower() for run in runs for key in run.config)}
+    return [run for run in runs if all(_holds(run, word, fields) for word in words.lower().split())]
 
 
-def gain(summary: RunSummary) -> float | None:
-    """Change of the held-out gold score; None while there is no second one."""
+def _holds(run: RunSummary, word: str, fields: set[str]) -> bool:
+    """A word with a colon asks for a field only if there is such a field: a name may hold a colon, too."""
+    field, colon, values = word.partition(":")
+    if colon and field in fields:
+        own = {str(key).lower(): value for key, value in run.config.items()} | {"state": run.state, "in": source(run)}
+        return str(own.get(field, "")).lower() in values.split(",")
+    return word in f"{run.run} {run.state} {run.method} {run.task} seed {run.seed}".lower()
+
+
+def ends(summary: RunSummary) -> Mapping[str, tables.Ends]:
+    """Held-out scores by name; none where there are none yet, or where they cannot be read."""
     when = newest(summary)
     try:
-        return None if when is None else _gain(str(summary.path), when)
+        return {} if when is None else _ends(str(summary.path), when)
     except (InterplayError, pa.ArrowException):
-        return None
+        return {}
 
 
 @functools.lru_cache(maxsize=512)
-def _gain(path: str, when: float) -> float | None:  # noqa: ARG001 - `when` makes an older answer unreachable
+def _ends(path: str, when: float) -> Mapping[str, tables.Ends]:  # noqa: ARG001 - `when` makes an older answer unreachable
     table = RunStore.open(Path(path)).read("metrics", columns=["clock", "split", "name", "value"])
-    return tables.change(table.unify_dictionaries().to_pandas())
+    return tables.ends(table.unify_dictionaries().to_pandas())
 
 
 def place(summary: RunSummary) -> Path:
@@ -99,6 +114,11 @@ class Feed:
     @property
     def store(self) -> RunStore:
         return RunStore.open(self.path)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables that are held."""
+        return sum(table.nbytes for table in self.tables.values())
 
     def refresh(self) -> bool:
         """Read new parts. True if anything came."""
@@ -155,9 +175,51 @@ def _written(part: Path) -> float:
         return 0.0
 
 
-def find(name: str, among: list[RunSummary]) -> RunSummary:
-    """The run of that name. Raises `StoreError` with the names there are."""
-    for summary in among:
-        if summary.run == name:
-            return summary
-    raise StoreError(f"there is no run {name!r}; known: {', '.join(summary.run for summary in among) or 'none'}")
+def root_names() -> dict[Path, str]:
+    """What each root is called: the end of its path, as long as it takes to tell the roots apart."""
+    found = roots()
+    return {root: next(name for name in _ends_of(root) if sum(name in _ends_of(other) for other in found) == 1) for root in found}
+
+
+def _ends_of(path: Path) -> list[str]:
+    """`/data/me/runs` -> `runs`, `me/runs`, `data/me/runs`, and the whole."""
+    parts = path.parts[1:]
+    return ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)] + [str(path)]
+
+
+def source(summary: RunSummary) -> str:
+    """What the folder that holds the run is called."""
+    parent = Path(summary.path).parent
+    return root_names().get(parent, parent.name)
+
+
+def names(among: Sequence[RunSummary]) -> list[str]:
+    """The runs' names for a URL: with the folder in front (`ROOT/RUN`) where two have the same name, or for a row of a comparison."""
+    count, shown = Counter(summary.run for summary in among), root_names()
+    plain = [count[summary.run] == 1 and Path(summary.path).parent in shown for summary in among]
+    return [summary.run if alone else f"{source(summary)}/{summary.run}" for summary, alone in zip(among, plain, strict=True)]
+
+
+def full_name(name: str, among: Sequence[RunSummary]) -> str | None:
+    """What a name means among these, as `names` has it: an old link without the root means the first of that name. None if there is no such run."""
+    known = names(among)
+    bare = [summary.run for summary in among]
+    return name if name in known else known[bare.index(name)] if name in bare else None
+
+
+def inside(name: str) -> list[RunSummary]:
+    """The row of a comparison that `COMPARISON/ROW` means; none if there is no such row."""
+    folder, _, row = name.rpartition("/")
+    for root in roots():
+        with contextlib.suppress(StoreError):
+            if (Runs(root).path(folder) / PLAN).is_file():
+                return [summary for summary in Runs(root / folder).list() if summary.run == row]
+    return []
+
+
+def find(name: str, among: Sequence[RunSummary]) -> RunSummary:
+    """The run of that name; the first where only the name is given and two have it. Raises `StoreError` with the names there are."""
+    known, full = names(among), full_name(name, among)
+    if full is not None:
+        return among[known.index(full)]
+    raise StoreError(f"there is no run {name!r}; known: {', '.join(known) or 'none'}")

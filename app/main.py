@@ -20,7 +20,10 @@ def run() -> None:
     pages = [
         st.Page(_PAGES / "runs.py", title="Runs", icon=":material/list:", url_path="runs", default=True),
         st.Page(_PAGES / "replay.py", title="Replay", icon=":material/play_circle:", url_path="replay"),
+        st.Page(_PAGES / "interplay.py", title="Interplay", icon=":material/compare_arrows:", url_path="interplay"),
         st.Page(_PAGES / "train.py", title="Train", icon=":material/model_training:", url_path="train"),
+        st.Page(_PAGES / "compare.py", title="Compare", icon=":material/balance:", url_path="compare"),
+        st.Page(_PAGES / "export.py", title="Export", icon=":material/ios_share:", url_path="export"),
     ]
     st.navigation(pages, position="top").run()
 

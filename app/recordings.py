@@ -15,7 +15,7 @@ from interplay.records import RunInfo
 from interplay.store import RunStore
 
 #: Settings that may differ between the seeds of one group.
-_SEEDS = ("seed", "seed_data", "seed_sampling", "seed_perturbation", "out")
+SEEDS = ("seed", "seed_data", "seed_sampling", "seed_perturbation", "out")
 
 
 def load(path: Path, arm: str | None = None) -> Recording:
@@ -39,7 +39,7 @@ def load(path: Path, arm: str | None = None) -> Recording:
 
 def group(info: RunInfo) -> str:
     """The same for runs that differ in nothing but the seed."""
-    shared = {key: value for key, value in info.config.items() if key not in _SEEDS}
+    shared = {key: value for key, value in info.config.items() if key not in SEEDS}
     return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

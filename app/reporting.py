@@ -17,9 +17,9 @@ from rich.text import Text
 
 from analysis import forecast, paper, recipes, report
 from analysis.evidence import Recording
-from app import figure, recordings
+from app import recorded, recordings
 from app.comparison import clean
-from app.figure import Recorded
+from app.recorded import Recorded
 from interplay import __version__, disk
 from interplay.errors import ConfigError
 
@@ -30,7 +30,7 @@ OF_ONE, OF_MANY = ("alignment_curve", "module_coupling", "persistence_lags", "la
 
 def run(words: Sequence[str], runs: Path, *, as_json: bool, out: Path | None) -> int:
     """Exit code 0; raises `ConfigError` for what is no run, and for runs of different models, which no number can join."""
-    named = list({one.path: one for word in words for one in figure.find(word, runs)}.values())
+    named = list({one.path: one for word in words for one in recorded.find(word, runs)}.values())
     found = [recordings.load(one.path, one.arm) for one in named]
     told = to_json(found)
     if out is not None:
@@ -58,8 +58,7 @@ def to_json(found: Sequence[Recording]) -> dict[str, Any]:
 
 def _chance(one: Recording) -> str:
     """What the nulls of this run rest on."""
-    known = "null_other_update" in one.updates and one.updates["null_other_update"].notna().any()
-    return "recorded" if known else "error of the sketches; recorded before nulls were"
+    return "recorded" if one.has_nulls else "error of the sketches; recorded before nulls were"
 
 
 def _forecast(one: Recording) -> dict[str, Any]:

@@ -6,6 +6,12 @@ the only strong colours on a page.
 
 from __future__ import annotations
 
+import socket
+
+import psutil
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 _SHARED: dict[str, str] = {
     "theme.baseRadius": "6px",
     "theme.baseFontSize": "15",
@@ -45,6 +51,7 @@ _SERVER: dict[str, str] = {
     "server.enableXsrfProtection": "true",
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "minimal",
+    "global.disableWidgetStateDuplicationWarning": "true",  # a reset button sets what also has a default
 }
 
 
@@ -53,5 +60,18 @@ def flags(address: str, port: int) -> list[str]:
     settings = _SERVER | _SHARED | {"server.address": address, "server.port": str(port)}
     settings |= {f"theme.light.{name}": value for name, value in _LIGHT.items()}
     settings |= {f"theme.dark.{name}": value for name, value in _DARK.items()}
-    hosts = ["localhost", "127.0.0.1"] + ([address] if address not in ("127.0.0.1", "localhost", "0.0.0.0", "::") else [])  # noqa: S104 - compared, not bound
-    return [f"--{name}={value}" for name, value in settings.items()] + [f"--server.allowedHosts={host}" for host in hosts]
+    settings |= {} if address in LOOPBACK else {"client.showErrorDetails": "type"}  # a traceback tells of this machine's folders
+    return [f"--{name}={value}" for name, value in settings.items()] + [f"--server.allowedHosts={host}" for host in hosts(address)]
+
+
+def hosts(address: str) -> list[str]:
+    """What a browser may call the server: never `any`, or a foreign page could reach it under a name of its own."""
+    own = _own_names() if address in _WILDCARDS else [address]
+    return list(dict.fromkeys(["localhost", "127.0.0.1", *own]))
+
+
+def _own_names() -> list[str]:
+    """The machine's name, and its addresses on all networks."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    found = [entry.address.split("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries if entry.family in families]
+    return [socket.gethostname().lower(), *found]

@@ -7,17 +7,22 @@ it reaches the page through `st.text`, `st.code` or a table cell, or through `es
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import pandas as pd
 import streamlit as st
 
-from analysis import screen, tables
+from analysis import explain, recipes, screen, tables
 from analysis.spec import FigureSpec
-from app import canvas, loading
+from app import basket, canvas, loading
+from app.playing import pace as pace
+from app.playing import settle as settle
+from app.recorded import Recorded
+from interplay.records import STREAMS
 from interplay.store import RunSummary
 
 STATE_LOOKS: dict[str, tuple[str, Any]] = {
@@ -32,6 +37,10 @@ STATE_LOOKS: dict[str, tuple[str, Any]] = {
     "stopped": (":material/stop_circle:", "orange"),
     "ended": (":material/check_circle:", "gray"),
 }
+
+
+#: Things that one session keeps made (`memo`).
+MOST_KEPT = 48
 
 
 def escape(text: object) -> str:
@@ -53,13 +62,20 @@ def choice(label: str, options: Sequence[str], key: str, names: dict[str, str] |
 
 def pick_run(runs: Sequence[RunSummary]) -> RunSummary | None:
     """The run to look at; None if there is none."""
-    names = [summary.run for summary in runs]
+    runs = [*runs, *loading.inside(st.query_params.get("run", ""))]
+    names = loading.names(runs)
     if not names:
         return None
-    if "run" not in st.session_state and "run" not in st.query_params:
-        st.session_state["run"] = st.query_params["run"] = names[0]
+    wanted = st.session_state.get("run") or st.query_params.get("run")
+    full = loading.full_name(wanted, runs) if wanted else names[0]
+    if full not in (None, wanted):  # the first visit, an old link, or a name that two runs have now
+        if "run" not in st.session_state:
+            st.query_params["run"] = full
+        st.session_state["run"] = full
     # No default: a default is left out of the URL, and the newest run of today is another one tomorrow.
     chosen = st.selectbox("Run", names, index=None, required=True, key="run", bind="query-params", label_visibility="collapsed")
+    if chosen is None and (asked := st.query_params.get("run")):
+        st.caption(escape(f"There is no run {asked} here; this is {names[0]}."))
     return loading.find(chosen or names[0], list(runs))
 
 
@@ -67,100 +83,6 @@ def several(label: str, options: Sequence[str], key: str) -> list[str]:
     """Some of a few words as buttons; none means all."""
     picked = st.pills(label, list(options), selection_mode="multi", default=list(options), key=key, bind="query-params", label_visibility="collapsed")
     return [word for word in options if word in picked] or list(options)
-
-
-# --- moving through a run ----------------------------------------------------------------------
-
-
-def update_row(updates: pd.DataFrame, live: bool) -> int | None:
-    """Play and pause, the chosen policy update, and its clock; None before the first update."""
-    if updates.empty:
-        st.text("The policy has not moved yet: reward model 0 comes first.")
-        return None
-    with st.container(border=True, horizontal=True, vertical_alignment="center", gap="medium"):
-        _play_button()
-        number = pick_update([int(updates["update"].iloc[0]), int(updates["update"].iloc[-1])])
-        row = updates[updates["update"] <= number].iloc[-1]
-        st.text(f"update {number}, iteration {row['iteration']}")
-        if live:
-            st.toggle("Pause", key="paused", help="stop reading new data", on_change=_whole_page)
-    return int(row["clock"])
-
-
-def _play_button() -> None:
-    playing = bool(st.session_state.get("_playing"))
-    icon, text = (":material/pause:", "Stop") if playing else (":material/play_arrow:", "Play")
-    if st.button(text, icon=icon, key="play"):
-        st.session_state["_playing"] = not playing
-        st.session_state["_rewind"] = not playing
-        st.rerun()
-
-
-def pick_update(bounds: Sequence[int], key: str = "update") -> int:
-    """An update between the first and the last one; follows a growing run while it is on the newest."""
-    first, last = bounds
-    st.session_state[key] = _next_update(first, last, key)
-    st.session_state["_last_update"] = last
-    if first == last:
-        st.text("The only update so far.")
-        return last
-    return int(st.slider("Policy update", first, last, key=key, bind="query-params", label_visibility="collapsed"))
-
-
-def _next_update(first: int, last: int, key: str) -> int:
-    """Where the slider stands now: one step on while playing, else where it was."""
-    asked = st.session_state.get(key, _number_from_url(key, last))
-    if st.session_state.pop("_rewind", False) and asked >= last:
-        return first
-    if st.session_state.get("_playing") and not st.session_state.pop("_hold", False):
-        asked += max(1, (last - first) // 40)
-        st.session_state["_playing"] = asked < last
-    elif asked >= st.session_state.get("_last_update", last + 1):
-        return last
-    return min(max(int(asked), first), last)
-
-
-def _number_from_url(key: str, default: int) -> int:
-    text = st.query_params.get(key, "")
-    return int(text) if text.isdecimal() and len(text) < 10 else default
-
-
-def _whole_page() -> None:
-    """A changed pace needs a new fragment."""
-    st.session_state["_repace"] = True
-
-
-def pace(summary: RunSummary, live: float, play: float) -> float | None:
-    """Seconds between two looks at a run; None if nothing will change."""
-    if st.session_state.get("_playing"):
-        return play
-    return live if loading.live(summary) and not st.session_state.get("paused") else None
-
-
-def settle(before: RunSummary) -> None:
-    """Build the page anew when its pace has changed: the run has ended, play stopped, pause was pressed."""
-    now = (bool(st.session_state.get("_playing")), loading.live(before), bool(st.session_state.get("paused")))
-    known = st.session_state.setdefault("_pace", now)
-    st.session_state["_pace"] = now
-    if known != now:
-        st.session_state["_hold"] = True
-        st.rerun()
-
-
-def feed(summary: RunSummary) -> loading.Feed:
-    """This session's reading of the run; another run's is let go."""
-    held = st.session_state.get("_feed")
-    if held is None or held.path != summary.path:
-        held = loading.Feed(summary.path)
-        st.session_state["_feed"] = held
-        st.session_state["_memo"] = {}
-        st.session_state.pop("_last_update", None)
-    return cast(loading.Feed, held)
-
-
-def fresh(summary: RunSummary) -> RunSummary:
-    """The run's state as it is now."""
-    return loading.again(summary)
 
 
 # --- what a run is -----------------------------------------------------------------------------
@@ -223,6 +145,9 @@ def memo(key: str, versions: tuple[Any, ...], build: Callable[[], Any]) -> Any:
     store = st.session_state.setdefault("_memo", {})
     if key not in store or store[key][0] != versions:
         store[key] = (versions, build())
+    store[key] = store.pop(key)  # the last used stands last
+    for old in list(store)[:-MOST_KEPT]:
+        del store[old]
     return store[key][1]
 
 
@@ -262,6 +187,60 @@ def chart(spec: FigureSpec, key: str, *, cursor: int | None = None, height: int 
         caption(spec)
 
 
+def figure(
+    name: str,
+    recordings: Sequence[Recorded],
+    key: str,
+    *,
+    height: int = 260,
+    cursor: int | None = None,
+    titled: bool = True,
+    brief: bool = False,
+    **settings: Any,
+) -> None:
+    """A figure by its name (`interplay figure --list`), with a way into the basket of figures to export; the reason where there is none.
+
+    `brief` shows of its caption what speaks of these runs, and the whole of it behind a button.
+    """
+    try:
+        spec = drawn(name, recordings, settings)
+    except ValueError as reason:
+        nothing(f"{recipes.about(name)} Not drawn: {reason}.")
+        return
+    chart(spec, key, cursor=cursor, height=height, titled=titled, own_caption=not brief)
+    if spec.empty:
+        return
+    if brief:
+        st.caption(escape(explain.reading(spec)))
+    with st.container(horizontal=True, gap="small"):
+        if brief:
+            _whole_caption(spec)
+        basket.offer(basket.Item.of(name, recordings, settings), key)
+
+
+def _whole_caption(spec: FigureSpec) -> None:
+    with st.popover("What is drawn, and when it misleads", icon=":material/info:", type="tertiary"):
+        st.text(screen.caption(spec))
+
+
+def drawn(name: str, recordings: Sequence[Recorded], settings: Mapping[str, Any]) -> FigureSpec:
+    """The figure, made anew when a file of these runs has changed. Raises `ValueError` if the runs do not hold what it needs."""
+    versions = tuple(one.version(STREAMS) for one in recordings)
+    chosen = tuple(sorted(settings.items()))
+    made_of = sources(recordings) if len(recordings) > 1 else None
+    return cast(FigureSpec, memo(f"figure {name} {chosen}", versions, lambda: recipes.make(name, recordings, made_of, **settings)))
+
+
+def sources(recordings: Sequence[Recorded]) -> recipes.Sources:
+    """What all figures of several runs are made of, shared by all sessions until a file of them changes: their comparison is computed once."""
+    return _sources(tuple(one.version(STREAMS) for one in recordings), tuple(recordings))
+
+
+@functools.lru_cache(maxsize=4)
+def _sources(versions: tuple[Any, ...], recordings: tuple[Recorded, ...]) -> recipes.Sources:  # noqa: ARG001 - other versions make older ones unreachable
+    return recipes.Sources(recordings)
+
+
 def caption(spec: FigureSpec) -> None:
     st.caption(escape(screen.caption(spec)))
 
@@ -273,7 +252,7 @@ def heldout(frame: pd.DataFrame) -> None:
         return
     config: dict[str, Any] = {
         "moment": st.column_config.TextColumn("moment", width="medium"),
-        "update": st.column_config.NumberColumn("policy update", width="small"),
+        "update": st.column_config.NumberColumn("update", width="small", help="policy updates so far"),
     }
     for name, (label, text) in tables.HELDOUT.items():
         config[name] = st.column_config.NumberColumn(

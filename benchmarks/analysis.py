@@ -73,7 +73,7 @@ def coupled(folder: Path) -> Path:
 
 def ours(path: str) -> dict[str, Any]:
     """All coupling numbers, PCA and UMAP of a recorded run, from its files; seconds of each part."""
-    from analysis import coupling, embedding, evidence, geometry, projection
+    from analysis import coupling, embedding, evidence, geometry, projection, shapes
     from app import recordings
 
     spent: dict[str, float] = {}
@@ -88,10 +88,10 @@ def ours(path: str) -> dict[str, Any]:
     spent["verdicts"] = timed(lambda: [evidence.alignment(recording), evidence.persistence(recording), evidence.lead(recording)])
     spent["cross-lags"] = timed(lambda: coupling.cross_lag(coupling.cosine_matrix(policy, reward).values, coupling.lags(policy, reward, "update")))
     x, y = (path.sketches_UTK.reshape(UPDATES, -1) for path in (policy, reward))
-    spent["norms"] = timed(lambda: coupling.pearson(*coupling.norm_series(policy, reward, "iteration")))
-    spent["distance correlation"] = timed(lambda: coupling.distance_correlation(x, y, corrected=True))
-    spent["Procrustes"] = timed(lambda: coupling.procrustes(x, y))
-    spent["subspaces"] = timed(lambda: coupling.subspace_overlap(x, y))
+    spent["norms"] = timed(lambda: shapes.pearson(*coupling.norm_series(policy, reward, "iteration")))
+    spent["distance correlation"] = timed(lambda: shapes.distance_correlation(x, y, corrected=True))
+    spent["Procrustes"] = timed(lambda: shapes.procrustes(x, y))
+    spent["subspaces"] = timed(lambda: shapes.subspace_overlap(x, y))
     rows = [path.path_UD() for path in (policy, reward)]
     spent["PCA"] = timed(lambda: projection.pca(rows))
     first = timed(lambda: embedding.umap(rows))

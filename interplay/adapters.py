@@ -108,16 +108,26 @@ class AdapterGroup:
 
     def after(self, gradients_M: Tensor, other: AdapterGroup | None, sketcher: Sketcher) -> Measured:
         """Called right after the optimiser moved the weights. Rows: factor space, then effective space."""
-        moved = None if self._start is None else (self._slot.base.B_MmR - self._start.B_MmR, self._slot.base.A_MRn - self._start.A_MRn)
+        away = self._away()
         self._slot.write_after(self._As, self._Bs)
         update = self._slot.change
-        own = gram(update, update)
-        sums = {"update": own.both_SM(), "weight": weight_norms2_SM(own), "gradient": self._in_factor_space(gradients_M)}
-        sums |= self._with_previous(update) | ({} if moved is None else _with_displacement(displaced(update, own, *moved)))
-        sums |= self._with_other(update, own, other)
+        own, sums = self._measured(update, away)
+        sums |= {"gradient": self._in_factor_space(gradients_M)} | self._with_other(update, own, other)
         sketch = self._sketch(update, sketcher)
         self._keep(Kept(update, own))
         return Measured(stacked(sums, 2, len(self.modules), self.device), sketch)
+
+    def _away(self) -> tuple[Tensor, Tensor] | None:
+        """How far B and A are from the start of the run before the update; None where no start is kept."""
+        if self._start is None:
+            return None
+        return self._slot.base.B_MmR - self._start.B_MmR, self._slot.base.A_MRn - self._start.A_MRn
+
+    def _measured(self, update: Change, away: tuple[Tensor, Tensor] | None) -> tuple[Gram, dict[str, Tensor]]:
+        """The Gram of the update with itself, and its sums with itself, the weights, the previous update and the displacement."""
+        own = gram(update, update)
+        sums = {"update": own.both_SM(), "weight": weight_norms2_SM(own)} | self._with_previous(update)
+        return own, sums | ({} if away is None else with_displacement(displaced(update, own, *away)))
 
     def _in_factor_space(self, gradients_M: Tensor) -> Tensor:
         """The effective weight of an adapter has no gradient of its own: absent there."""
@@ -163,7 +173,7 @@ class AdapterGroup:
         return sketcher((module.name,), "weight", (dense.t() if module.transposed else dense)[None])
 
 
-def _with_displacement(found: Displaced) -> dict[str, Tensor]:
+def with_displacement(found: Displaced) -> dict[str, Tensor]:
     sums = {"with_displacement": found.with_update, "displacement_before": found.before, "displacement": found.after}
     return {name: grams.both_SM() for name, grams in sums.items()}
 

@@ -23,8 +23,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from interplay import kept
 from interplay.directions import Guides
 from interplay.errors import StoreError
+from interplay.kept import complete as complete
 from interplay.models import Models
 from interplay.reward_model import Weights, assign, trainable, using
 from interplay.tasks import Pair, Prompt
@@ -123,7 +125,7 @@ def _seal(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    (folder / "COMPLETE").write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+    (folder / kept.SEAL).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
 
 
 def prune(root: Path, keep: Iterable[int]) -> None:
@@ -137,24 +139,15 @@ def prune(root: Path, keep: Iterable[int]) -> None:
 # --- reading ---------------------------------------------------------------------------------------
 
 
-def complete(folder: Path) -> bool:
-    """Every file that COMPLETE lists is there with its size."""
-    try:
-        sizes = json.loads((folder / "COMPLETE").read_text())
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def last(root: Path) -> Loaded | None:
-    """The newest complete iteration, or None. Warns of incomplete ones that are newer."""
-    numbers = sorted((int(p.name.removeprefix("iteration-")) for p in root.glob("iteration-*") if p.name[10:].isdecimal()), reverse=True)
-    for number in numbers:
+def last(root: Path, only: int | None = None) -> Loaded | None:
+    """The newest complete iteration, or the `only` one that will do; None if there is none. Warns of incomplete ones that are newer."""
+    for number in kept.numbers(root) if only is None else [only]:
         folder = root / f"iteration-{number}"
         if complete(folder):
             lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").split("\n")
             return Loaded(number, json.loads((folder / "state.json").read_text()), tuple(_pair(json.loads(line)) for line in lines if line), folder)
-        warnings.warn(f"the checkpoint {folder} is incomplete and is left out", stacklevel=2)
+        if only is None:
+            warnings.warn(f"the checkpoint {folder} is incomplete and is left out", stacklevel=2)
     return None
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from interplay import disk
+from interplay import disk, kept
 from interplay.config import RunConfig, plain
 from interplay.errors import ConfigError, StoreError, allowed, nearest
 from interplay.reading import RUN, RunReader, read_info, refuse_no_run
@@ -178,9 +178,11 @@ def _assigned(word: str, where: str, how: str) -> tuple[str, str]:
 def _checked_start(run: str | None) -> str | None:
     if run is None:
         return None
-    refuse_no_run("--from", Path(run))
-    if not resumable(Path(run)):
-        raise ConfigError(f"--from is {run!r}, which has no complete iteration to start from; let that run finish one, or choose another")
+    folder, iteration = kept.parted(run)
+    refuse_no_run("--from", folder)
+    if not (resumable(folder) if iteration is None else kept.complete(kept.place(folder, iteration))):
+        which = "no complete iteration" if iteration is None else "no complete checkpoint of that iteration"
+        raise ConfigError(f"--from is {run!r}, which has {which} to start from; let that run finish one, or choose another")
     return run
 
 

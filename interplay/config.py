@@ -45,7 +45,9 @@ class RunConfig:
     data_split: str | None = setting(None, "what", "split (or config/split) of a hub data set; default: train")
     data_rows: int | None = setting(None, "what", "read at most this many rows", low=1)
     out: str | None = setting(None, "what", "folder of the run; default: runs/METHOD-TASK-sSEED-TIME")
-    start_from: str | None = setting(None, "what", "start where this recorded run ended: its weights, last updates, moments and place among the prompts")
+    start_from: str | None = setting(
+        None, "what", "start where this recorded run (RUN@2: its iteration 2) ended: weights, last updates, moments, place among the prompts"
+    )
     seed: int = setting(0, "what", "seed of everything that has no seed of its own below", low=0, high=1e15)
     seed_data: int | None = setting(None, "what", "seed of the order of prompts and pairs", low=0, high=1e15)
     seed_sampling: int | None = setting(None, "what", "seed of generated text", low=0, high=1e15)

@@ -79,7 +79,7 @@ class Gram:
     def factor_M(self) -> Tensor:
         """<dB1, dB2> + <dA1, dA2>: A and B as one vector."""
         r = self.left_MQQ.shape[1] // 2
-        return _trace(self.left_MQQ[:, :r, :r]) + _trace(self.right_MQQ[:, r:, r:])
+        return trace(self.left_MQQ[:, :r, :r]) + trace(self.right_MQQ[:, r:, r:])
 
     def both_SM(self) -> Tensor:
         """Factor and effective inner products, in the order of `records.SPACES`."""
@@ -88,7 +88,7 @@ class Gram:
 
 def gram(x: Change, y: Change) -> Gram:
     """Small products of two changes of the same modules; fp32 products (fp64 where fp32 may be rounded further)."""
-    return Gram(_product(x.left_MmQ.transpose(1, 2), y.left_MmQ), _product(x.right_MQn, y.right_MQn.transpose(1, 2)))
+    return Gram(product(x.left_MmQ.transpose(1, 2), y.left_MmQ), product(x.right_MQn, y.right_MQn.transpose(1, 2)))
 
 
 def weight_norms2_SM(own: Gram) -> Tensor:
@@ -97,7 +97,7 @@ def weight_norms2_SM(own: Gram) -> Tensor:
     left = own.left_MQQ
     BB_MRR = left[:, :r, :r] + left[:, :r, r:] + left[:, r:, :r] + left[:, r:, r:]
     AA_MRR = own.right_MQQ[:, :r, :r]
-    return torch.stack([_trace(BB_MRR) + _trace(AA_MRR), (BB_MRR * AA_MRR).sum((1, 2))])
+    return torch.stack([trace(BB_MRR) + trace(AA_MRR), (BB_MRR * AA_MRR).sum((1, 2))])
 
 
 @dataclass(frozen=True)
@@ -117,23 +117,23 @@ def displaced(update: Change, own: Gram, E_MmR: Tensor, F_MRn: Tensor) -> Displa
     small comes from subtracting what is large, so D = 0 gives exactly 0.
     """
     r = update.rank
-    LE_MQR = _product(update.left_MmQ.transpose(1, 2), E_MmR)
-    RF_MQR = _product(update.right_MQn, F_MRn.transpose(1, 2))
+    LE_MQR = product(update.left_MmQ.transpose(1, 2), E_MmR)
+    RF_MQR = product(update.right_MQn, F_MRn.transpose(1, 2))
     left, right = own.left_MQQ, own.right_MQQ
     LB_MQR, RA_MQR = left[..., r:] - LE_MQR, right[..., :r] - right[..., r:]
-    EE_MRR, FF_MRR = _product(E_MmR.transpose(1, 2), E_MmR), _product(F_MRn, F_MRn.transpose(1, 2))
+    EE_MRR, FF_MRR = product(E_MmR.transpose(1, 2), E_MmR), product(F_MRn, F_MRn.transpose(1, 2))
     EB_MRR = LE_MQR[:, r:].transpose(1, 2) - EE_MRR
     BB_MRR = LB_MQR[:, r:] - EB_MRR
     AA_MRR, AF_MRR = RA_MQR[:, :r] - RA_MQR[:, r:], RF_MQR[:, :r] - RF_MQR[:, r:]
-    before = _symmetric(EE_MRR, EB_MRR, BB_MRR, AA_MRR, AF_MRR, FF_MRR)
+    before = symmetric(EE_MRR, EB_MRR, BB_MRR, AA_MRR, AF_MRR, FF_MRR)
     E_MmR += update.left_MmQ[..., :r]
     F_MRn += update.right_MQn[:, r:]
-    EE_MRR, FF_MRR = _product(E_MmR.transpose(1, 2), E_MmR), _product(F_MRn, F_MRn.transpose(1, 2))
-    after = _symmetric(EE_MRR, EB_MRR + LB_MQR[:, :r], BB_MRR, right[:, :r, :r], RF_MQR[:, :r] + right[:, :r, r:], FF_MRR)
+    EE_MRR, FF_MRR = product(E_MmR.transpose(1, 2), E_MmR), product(F_MRn, F_MRn.transpose(1, 2))
+    after = symmetric(EE_MRR, EB_MRR + LB_MQR[:, :r], BB_MRR, right[:, :r, :r], RF_MQR[:, :r] + right[:, :r, r:], FF_MRR)
     return Displaced(Gram(torch.cat([LE_MQR, LB_MQR], 2), torch.cat([RA_MQR, RF_MQR], 2)), before, after)
 
 
-def _symmetric(EE: Tensor, EB: Tensor, BB: Tensor, AA: Tensor, AF: Tensor, FF: Tensor) -> Gram:
+def symmetric(EE: Tensor, EB: Tensor, BB: Tensor, AA: Tensor, AF: Tensor, FF: Tensor) -> Gram:
     """The Gram of [E | B] and [A ; F] with themselves, from its blocks (each M x R x R)."""
     left = torch.cat([torch.cat([EE, EB], 2), torch.cat([EB.transpose(1, 2), BB], 2)], 1)
     return Gram(left, torch.cat([torch.cat([AA, AF], 2), torch.cat([AF.transpose(1, 2), FF], 2)], 1))
@@ -187,12 +187,12 @@ def null_sd_SM(update: Gram, cross: Gram, own: Gram, m: int, n: int) -> Tensor:
     `update` and `own` are Grams with themselves, `cross` that of the update with Y. NaN where either is zero.
     """
     r = update.left_MQQ.shape[1] // 2
-    b_M, a_M = _trace(update.left_MQQ[:, :r, :r]) / (m * r), _trace(update.right_MQQ[:, r:, r:]) / (n * r)
-    BB_M, AA_M = _trace(update.left_MQQ[:, r:, r:]), _trace(update.right_MQQ[:, :r, :r])
+    b_M, a_M = trace(update.left_MQQ[:, :r, :r]) / (m * r), trace(update.right_MQQ[:, r:, r:]) / (n * r)
+    BB_M, AA_M = trace(update.left_MQQ[:, r:, r:]), trace(update.right_MQQ[:, :r, :r])
     YA_M = (own.left_MQQ * _self_product(cross.right_MQQ[:, :r])).sum((1, 2))
     BY_M = (_self_product(cross.left_MQQ[:, r:]) * own.right_MQQ).sum((1, 2))
     effective_M = (b_M * YA_M + a_M * BY_M) / ((b_M * m * AA_M + a_M * n * BB_M) * own.effective_M())
-    theirs_B_M, theirs_A_M = _trace(own.left_MQQ[:, :r, :r]), _trace(own.right_MQQ[:, r:, r:])
+    theirs_B_M, theirs_A_M = trace(own.left_MQQ[:, :r, :r]), trace(own.right_MQQ[:, r:, r:])
     factor_M = (b_M * theirs_B_M + a_M * theirs_A_M) / ((b_M * m + a_M * n) * r * (theirs_B_M + theirs_A_M))
     return torch.stack([factor_M, effective_M]).sqrt()
 
@@ -210,13 +210,13 @@ def _self_product(x_MRQ: Tensor) -> Tensor:
     return x_MRQ.transpose(1, 2) @ x_MRQ
 
 
-def _product(x: Tensor, y: Tensor) -> Tensor:
+def product(x: Tensor, y: Tensor) -> Tensor:
     """Batched product in float64. fp32 inside only where no setting may shorten it (TF32, bf16 matmul)."""
     exact = x.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     return torch.bmm(x, y).double() if exact else torch.bmm(x.double(), y.double())
 
 
-def _trace(x_MRR: Tensor) -> Tensor:
+def trace(x_MRR: Tensor) -> Tensor:
     return x_MRR.diagonal(dim1=1, dim2=2).sum(1)
 
 

@@ -20,7 +20,9 @@ import ctypes
 import os
 import platform
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -221,14 +223,30 @@ def _measured(routes: Mapping[Role, Route], events: Sequence[Event], watch: _Wat
     budget = free_memory(torch.device("cpu")) // 4
     for number, names in enumerate(batches):
         walk = _Walk(names, routes, sketcher, budget, remarks)
-        for done, event in enumerate(events):
+        for done, (event, modules) in enumerate(_ahead(walk, events)):
             watch.say("reading checkpoints", (number + done / len(events)) / len(batches))
-            for stream, table in walk.step(event):
+            for stream, table in walk.step(event, modules):
                 tables.setdefault((stream, int(event.place["clock"])), []).append(table)
-        del walk
+        del walk, modules
         sketcher.clear()
         _give_back_memory()
     return tables, remarks
+
+
+def _ahead(walk: _Walk, events: Sequence[Event]) -> Iterator[tuple[Event, list[Module]]]:
+    """Each event with the modules as its checkpoint has them, read from disk while the event before it is measured."""
+    with ThreadPoolExecutor(1, "read") as reader:
+        coming: deque[tuple[Event, Future[list[Module]]]] = deque()
+        for event in events:
+            coming.append((event, reader.submit(walk.read, event)))
+            if len(coming) > 1:
+                yield _arrived(*coming.popleft())
+        while coming:
+            yield _arrived(*coming.popleft())
+
+
+def _arrived(event: Event, reading: Future[list[Module]]) -> tuple[Event, list[Module]]:
+    return event, reading.result()
 
 
 def _give_back_memory() -> None:
@@ -264,16 +282,19 @@ class _Walk:
         self._labels: dict[str, Labels] = {}
         for role, chosen in self._plans.items():
             if chosen:
-                with self._modules(role, 0) as modules, torch.no_grad():
-                    self._trails[role] = Trail(modules, self._copies(modules, budget // len(routes)), None)
+                modules = self._modules(role, 0)
+                with torch.no_grad():
+                    self._trails[role] = Trail(modules, self._copies(modules, budget // len(routes)), None, chained=True)
                     self._trails[role].before()
                     self._labels[role] = self._trails[role].direction_labels(sketcher)
 
-    @contextlib.contextmanager
-    def _modules(self, role: Role, index: int) -> Iterator[list[Module]]:
-        """The modules of a role as a checkpoint has them."""
-        with self._routes[role].weights[index].tensors([key for plan in self._plans[role] for _, key in plan.keys]) as tensors:
-            yield [plan.module(tensors) for plan in self._plans[role]]
+    def read(self, event: Event) -> list[Module]:
+        """The modules of the event's role as its checkpoint has them; none if none of these modules is the role's."""
+        return self._modules(event.role, event.index) if event.role in self._trails else []
+
+    def _modules(self, role: Role, index: int) -> list[Module]:
+        tensors = self._routes[role].weights[index].tensors([key for plan in self._plans[role] for _, key in plan.keys])
+        return [plan.module(tensors) for plan in self._plans[role]]
 
     def _copies(self, modules: Sequence[Module], budget: int) -> frozenset[str]:
         sizes = copy_sizes(modules) | {ITERATION: 0}
@@ -281,15 +302,15 @@ class _Walk:
         self._remarks += [f"{name} of some modules was not kept: too little memory" for name in sizes.keys() - kept - {ITERATION}]
         return kept
 
-    def step(self, event: Event) -> Iterator[tuple[Stream, pa.Table]]:
-        """The weights move to the event's checkpoint; no table if none of these modules is the role's."""
-        if event.role not in self._trails:
+    def step(self, event: Event, modules: Sequence[Module]) -> Iterator[tuple[Stream, pa.Table]]:
+        """The weights move to those of the event's checkpoint; no table without modules."""
+        if not modules:
             return
         trail, other_role, spec = self._trails[event.role], OTHER_ROLE[event.role], self._sketcher.spec
-        with self._modules(event.role, event.index) as modules, torch.no_grad():
+        with torch.no_grad():
             trail.rebind(modules)
             sums, sketch_MJ = trail.after(trail.gradients(), self._trails.get(other_role), self._sketcher)
-            trail.before()  # the next update starts here, while the tensors are still there
+            trail.before()  # the next update starts here
         if not finite(sums):
             self._remarks.append(f"{self._routes[event.role].weights[event.index].name} holds values that are not finite; they are recorded as null")
         rows = columns.updates(trail.labels, event.place, sums, other_role if other_role in self._routes else None)

@@ -86,10 +86,11 @@ def _describe(name: str) -> dict[str, Any]:
         "critic": None if objective.critic_loss is None else "first_order",  # a critic is trained by gradients under every update rule
         "control": rule.control,
         "learning_rate": rule.rate,
-        "settings": [_setting(item) for kind in (objective.settings, rule.settings) for item in fields(kind)],
+        "settings": [_setting(item, "objective") for item in fields(objective.settings)] + [_setting(item, "update_rule") for item in fields(rule.settings)],
     }
 
 
-def _setting(item: Any) -> dict[str, Any]:
+def _setting(item: Any, part: str) -> dict[str, Any]:
     bounds = {key: item.metadata[key] for key in ("low", "high", "above") if item.metadata[key] is not None}
-    return {"name": item.name, "of": item.metadata["group"], "default": item.default, "type": item.type, "help": item.metadata["help"], **bounds}
+    bounds |= {"choices": list(item.metadata["choices"])} if item.metadata["choices"] else {}
+    return {"name": item.name, "of": item.metadata["group"], "part": part, "default": item.default, "type": item.type, "help": item.metadata["help"], **bounds}

@@ -59,9 +59,28 @@ class Status:
         return [f"{self.dropped} rows were given up while the disk was full"] if self.dropped else []
 
     def shown(self) -> str:
-        """The state as a person should see it: `stalled` if it says running but nobody is."""
-        dead = self.host == socket.gethostname() and self.pid is not None and not (0 < self.pid < 2**31 and psutil.pid_exists(self.pid))
-        return "stalled" if self.state == "running" and (dead or time.time() - self.heartbeat > STALLED_AFTER) else self.state
+        """The state as a person should see it. What says running is `interrupted` if its process has gone, and `stalled` without a heartbeat."""
+        if self.state != "running":
+            return self.state
+        if gone(self.host, self.pid, self.heartbeat):
+            return "interrupted"
+        return "running" if time.time() - self.heartbeat <= STALLED_AFTER else "stalled"
+
+
+def gone(host: object, pid: object, seen: float) -> bool:
+    """Whether a process that was alive at `seen` (seconds since the epoch) has ended. Of other machines nobody knows, so False.
+
+    A process that was born later only has the same number; one that nobody waited for has ended, too.
+    """
+    if host != socket.gethostname() or pid is None:
+        return False
+    try:
+        process = psutil.Process(pid) if isinstance(pid, int) and 0 < pid < 2**31 else None
+        return process is None or process.create_time() > seen + 1 or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:  # somebody else's
+        return False
 
 
 _NUMBER = (int, float)

@@ -15,6 +15,7 @@ global random state.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def _splitmix(key: np.uint64, counters: npt.NDArray[np.uint64]) -> npt.NDArray[n
     return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
+@functools.lru_cache(maxsize=16)
 def period(k: int) -> int:
     """The smallest prime above 4k."""
     number = 4 * k + 1
@@ -63,13 +65,14 @@ def project(x_MN: Tensor, signs_MN: Tensor, k: int) -> Tensor:
     """M x J fp32, J = 2k + 1: k signed sums, the k energies in them, the sum of fourth powers. All of them add."""
     M = len(x_MN)
     sums_MK, energies_MK, fourth_M1 = (torch.zeros(M, width, dtype=torch.float32, device=x_MN.device) for width in (k, k, 1))
-    width = max(1, PIECE // M // period(k)) * period(k)
+    width = min(max(1, PIECE // M // period(k)) * period(k), x_MN.shape[1])
+    room_MN = torch.empty(M, width, dtype=torch.float32, device=x_MN.device)
     for at in range(0, x_MN.shape[1], width):
         x = x_MN[:, at : at + width]
-        sums_MK += _fold(x * signs_MN[:, at : at + width], k)
-        squares = x * x
-        energies_MK += _fold(squares, k)
-        fourth_M1 += squares.square_().sum(1, keepdim=True)
+        made = room_MN[:, : x.shape[1]]
+        sums_MK += _fold(torch.mul(x, signs_MN[:, at : at + width], out=made), k)
+        energies_MK += _fold(torch.mul(x, x, out=made), k)
+        fourth_M1 += made.square_().sum(1, keepdim=True)
     return torch.cat([sums_MK, energies_MK, fourth_M1], dim=1)
 
 

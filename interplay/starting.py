@@ -1,4 +1,4 @@
-"""`--from RUN`: begin where another recorded run ended, so that all arms of a comparison share one start.
+"""`--from RUN`: begin where another recorded run ended, so that all arms of a comparison share one start. `--from RUN@ITERATION`: where that iteration ended.
 
 Taken over: policy, critic, reward model (merged and as refined), frozen reward model 0, the last
 updates of policy and reward model, optimiser moments where both have the optimiser, judged pairs, and
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from interplay import checkpoints, reward_model
+from interplay import checkpoints, kept, reward_model
 from interplay.config import RunConfig
 from interplay.directions import Guides
 from interplay.errors import ConfigError, StoreError
@@ -26,27 +26,35 @@ from interplay.tensors import plain_name
 
 @dataclass(frozen=True)
 class Start:
-    """The end of a recorded run, read."""
+    """The end of a recorded run or of one of its iterations, read."""
 
     run: Path
     checkpoint: checkpoints.Loaded
 
 
 def find(config: RunConfig) -> Start | None:
-    """The run that `--from` names. Raises `ConfigError` if it is none, or has fewer than two iterations kept."""
+    """The run that `--from` names. Raises `ConfigError` if it is none, has fewer than two iterations kept, or not the one that is named."""
     if config.start_from is None:
         return None
-    run = Path(config.start_from)
+    run, iteration = kept.parted(config.start_from)
     refuse_no_run("--from", run)
     try:
         RunStore.open(run)
     except StoreError as error:
         raise ConfigError(f"--from is {config.start_from!r}, which cannot be read: {error}") from error
-    found = checkpoints.last(run / "checkpoints")
+    found = checkpoints.last(run / kept.FOLDER, iteration)
+    if found is None and iteration is not None:
+        raise ConfigError(f"--from is {config.start_from!r}, but that run keeps {_whole(run)}; name one of those, or the run alone")
     if found is None or found.iteration < 1:
-        kept = "no checkpoint" if found is None else "only that of iteration 0"
-        raise ConfigError(f"--from is {config.start_from!r}, which has {kept}; a start needs two iterations (0 and one with updates)")
+        has = "no checkpoint" if found is None else "only that of iteration 0" if iteration is None else "no updates in iteration 0"
+        raise ConfigError(f"--from is {config.start_from!r}, which has {has}; a start needs two iterations (0 and one with updates)")
     return Start(run, found)
+
+
+def _whole(run: Path) -> str:
+    """`complete checkpoints of the iterations 0, 2`."""
+    found = [str(number) for number in reversed(kept.numbers(run / kept.FOLDER)) if kept.complete(kept.place(run, number))]
+    return f"complete checkpoints of the iterations {', '.join(found)}" if found else "no complete checkpoint"
 
 
 def apply(session: Session, start: Start) -> None:

@@ -1,8 +1,8 @@
 """The tensors of one checkpoint that somebody else wrote: names and shapes first, values when they are asked for.
 
 safetensors only. A header is bounded before it is parsed and checked by the safetensors library, shards lie
-in the folder itself, nothing is unpickled and no code of a checkpoint is run. A file is mapped while its
-tensors are in use and let go afterwards, so what was read does not stay in memory.
+in the folder itself, nothing is unpickled and no code of a checkpoint is run. A file is mapped as long as
+its tensors are in use, so what was read does not stay in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor, nn, uint8
 
 from interplay.checkpoint_folders import INDEX, Checkpoint, read_json, refuse_pickles, weight_file
 from interplay.errors import ModelError
@@ -25,6 +25,8 @@ from interplay.tensors import Module, Part, numbered, plain_name
 
 #: Bytes of a header that no checkpoint needs: 100 000 tensors take about 15 MB.
 LARGEST_HEADER = 32 * 2**20
+#: Bytes of a page of memory, or fewer.
+PAGE = 4096
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _ADAPTER = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.(?!weight$|bias$)(?P<adapter>[^.]+))?(?:\.weight)?")
 _SAVED = re.compile(r"\.modules_to_save(\.[^.]+)?(?=\.(weight|bias)$)")
@@ -44,14 +46,15 @@ class Weights:
     def name(self) -> str:
         return self.checkpoint.name
 
-    @contextmanager
-    def tensors(self, keys: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-        """Tensors as they are stored; they are gone when the block ends."""
-        with ExitStack() as stack:
-            with _explained(self.name):
-                files = {file: stack.enter_context(safe_open(file, "pt")) for file in dict.fromkeys(self.files[key] for key in keys)}
-                found = {key: files[self.files[key]].get_tensor(key) for key in keys}
-            yield found
+    def tensors(self, keys: Sequence[str]) -> dict[str, Tensor]:
+        """Tensors as they are stored: views of the mapped files, already read from disk. Raises `ModelError` for a damaged file."""
+        with ExitStack() as stack, _explained(self.name):
+            files = {file: stack.enter_context(safe_open(file, "pt")) for file in dict.fromkeys(self.files[key] for key in keys)}
+            found = {key: files[self.files[key]].get_tensor(key) for key in keys}
+            for tensor in found.values():
+                # one byte of each page, so that who uses it need not wait for the disk; by numpy, for torch would start threads of its own
+                tensor.view(-1).view(uint8).numpy()[::PAGE].sum()
+            return found
 
 
 def open_weights(checkpoint: Checkpoint) -> Weights:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interplay import columns
 from interplay.adapters import AdapterGroup
+from interplay.chained import ChainedGroup
 from interplay.geometry import Floats
 from interplay.measure import ITERATION, PREVIOUS, START, SUMS, Measured
 from interplay.plain import PlainGroup
@@ -29,10 +30,14 @@ Key = tuple[tuple[int, ...], torch.device]
 class Trail:
     """One role: its groups of modules, their copies, and its count of updates."""
 
-    def __init__(self, modules: Sequence[Module], copies: frozenset[str], start: Mapping[str, Tensor] | None) -> None:
+    def __init__(self, modules: Sequence[Module], copies: frozenset[str], start: Mapping[str, Tensor] | None, *, chained: bool = False) -> None:
+        """`chained`: every update begins where the last one ended, because nothing else moves the weights."""
         self.modules = tuple(modules)
         self.copies = copies
-        self.groups: dict[Key, Group] = {key: _group(key, found, copies, start) for key, found in _grouped(modules).items()}
+        adapters = ChainedGroup if chained else AdapterGroup
+        self.groups: dict[Key, Group] = {
+            key: adapters(found, copies, start) if key[0] else PlainGroup(found, copies, start) for key, found in _grouped(modules).items()
+        }
         row_modules = [(module, space) for group in self.groups.values() for space in group.spaces for module in group.modules]
         self.labels = columns.Labels(row_modules)
         self._measures_iteration = False
@@ -87,10 +92,6 @@ class Trail:
         if isinstance(group, AdapterGroup):
             return group.after(gradients, theirs if isinstance(theirs, AdapterGroup) else None, sketcher)
         return group.after(gradients, theirs if isinstance(theirs, PlainGroup) else None, sketcher)
-
-
-def _group(key: Key, modules: Sequence[Module], copies: frozenset[str], start: Mapping[str, Tensor] | None) -> Group:
-    return AdapterGroup(modules, copies, start) if key[0] else PlainGroup(modules, copies, start)
 
 
 def _key(module: Module) -> Key:

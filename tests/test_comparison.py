@@ -272,6 +272,20 @@ def test_an_unequal_realised_budget_is_said_but_not_of_controls() -> None:
     assert unequal(pd.DataFrame(columns=["run", "prompts", "completions", "updates"])) == []
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(0)], ids=["no iteration 0", "no rows"])
+def test_without_scores_from_before_training_there_is_no_change_and_the_reason_is_given(rows: slice) -> None:
+    scores = {"gold": [0.1, 0.2], "proxy": [0.1, 0.3], "kl": [0.0, 1.0], "tokens": [3, 4], "finished": [True, True]}
+    place = {"run": ["a", "a"], "method": ["m", "m"], "seed": [0, 0], "split": ["heldout"] * 2, "update": [4, 8], "prompt_id": ["p", "p"]}
+    completions = pd.DataFrame({**place, "iteration": [1, 2], **scores})[rows]
+    metrics = pd.DataFrame(columns=["run", "role", "split", "iteration", "update", "name", "value", "seconds"])
+    changes = comparison.prompt_changes(completions)
+    assert changes.empty
+    assert {"run", "iteration", "gold", "proxy", "kl"} <= set(changes.columns)
+    assert comparison.evaluations(completions, metrics).empty
+    with pytest.raises(ValueError, match=r"no run has held-out completions from before training \(iteration 0\)"):
+        comparison.compare(completions, metrics, ["m"])
+
+
 def test_a_run_without_reward_model_has_gold_alone() -> None:
     completions, metrics = frames()
     found = compare(completions.assign(proxy=None), metrics, ("rloo", "dpo"))

@@ -19,8 +19,8 @@ from PIL import Image
 
 from analysis import figures, paper, recipes
 from analysis.spec import Axis, FigureSpec, Mark
-from app import figure
-from app.figure import Recorded
+from app import export, figure, recorded
+from app.recorded import Recorded
 from interplay import compare
 from interplay.config import Parser, RunConfig
 from interplay.errors import ConfigError, StoreError
@@ -50,7 +50,7 @@ def test_the_list_has_every_figure_with_its_first_line_and_its_settings(capsys: 
     for name, function in figures.FIGURES.items():
         first = (function.__doc__ or "").strip().splitlines()[0]
         assert any(line in (f"{name}: {first}", f"{name} (takes several runs): {first}") for line in lines), name
-    assert "    --set x=update (update, tokens, seconds)" in lines
+    assert "    --set x=update (update, tokens, seconds, forwards)" in lines
     assert "    --set components=2 (2, 3)" in lines
     assert "    --set roles=all (policy, reward, value)" in lines
 
@@ -71,7 +71,7 @@ def test_every_argument_has_its_help() -> None:
 def test_each_suffix_is_a_format(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     out = tmp_path / f"kl.{kind}"
     assert command("kl-curve", root / "first", "--out", out, "--venue", "icml") == 0
-    spec = recipes.make("kl_curve", [Recorded(root / "first")])
+    spec = export.panel("kl_curve", [Recorded(root / "first")], {}).spec
     expected = {
         **{name: lambda name=name: paper.render(spec, name, venue="icml") for name in paper.FORMATS},
         **{"csv": lambda: paper.csv(spec).encode(), "tex": lambda: paper.table(spec).encode()},
@@ -118,10 +118,10 @@ def test_a_comparison_stands_for_its_finished_rows(tmp_path: Path) -> None:
         content = json.loads((row.folder / "run.json").read_text())
         (row.folder / "run.json").write_text(json.dumps(content | {"config": row.config.to_mapping()}))
     compare.settle(plan)
-    found = figure.find(str(tmp_path / "both"), tmp_path)
+    found = recorded.find(str(tmp_path / "both"), tmp_path)
     assert [one.path.name for one in found] == [row.folder.name for row in plan.rows[:5]]
     assert [(one.method, one.seed, one.control) for one in found[:3]] == [("rloo", 0, False), ("mezo", 0, False), ("extrapolate", 0, True)]
-    assert figure.find("both", tmp_path) == found
+    assert recorded.find("both", tmp_path) == found
 
 
 def test_the_page_stands_alone_and_runs_no_name(root: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_reader_can_prove_that_the_figure_shows_these_rows(root: Path, tmp_pat
         (["kl-curve", "first", "--out", "a.pdf", "--width", "page"], "width is 'page'.*allowed: column, text"),
         (["kl-curve", "first", "--out", "a.pdf", "--height", "nan"], "--height is nan; it must be between 0.5 and 20 inches"),
         (["kl-curve", "first", "--out", "a.pdf", "--set", "y=tokens"], "kl_curve has no setting 'y'.*allowed: x"),
-        (["kl-curve", "first", "--out", "a.pdf", "--set", "x=token"], r"x is 'token'; did you mean 'tokens'\?; allowed: seconds, tokens, update"),
+        (["kl-curve", "first", "--out", "a.pdf", "--set", "x=token"], r"x is 'token'; did you mean 'tokens'\?; allowed: forwards, seconds, tokens, update"),
         (["kl-curve", "first", "--out", "a.pdf", "--set", "x"], "--set is 'x'; write KEY=VALUE"),
         (["trajectories", "first", "--out", "a.pdf", "--set", "components=two"], "components is 'two'; it must be of type int"),
         (["trajectories", "first", "--out", "a.pdf", "--set", "components=7"], "components is '7'.*allowed: 2, 3"),

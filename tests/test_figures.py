@@ -190,7 +190,7 @@ def test_heldout_table_reads_from_start_to_end(feed: Feed) -> None:
     table = tables.heldout_table(feed.frame("metrics"))
     assert list(table.index) == ["before training", "after iteration 1", "after iteration 2"]
     assert list(table["gold"]) == pytest.approx([0.36, 0.45, 0.54])
-    assert tables.change(feed.frame("metrics")) == pytest.approx(0.18)
+    assert tables.ends(feed.frame("metrics"))["gold"].change == pytest.approx(0.18)
 
 
 def test_completions_are_those_of_the_moment(feed: Feed) -> None:

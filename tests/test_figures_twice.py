@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from analysis import figures, paper, recipes, screen
 from analysis.spec import Axis, FigureSpec, Mark
-from app.figure import Recorded
+from app.recorded import Recorded
 
 #: Metrics that the fabricated run leaves out and a figure shows: values between the two numbers, by split.
 MORE: dict[str, dict[str, tuple[float, float]]] = {
@@ -39,6 +39,8 @@ OTHERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("trajectories", {"components": 3}),
     ("trajectories", {"same_length": True, "roles": ("policy",)}),
     ("arms", {"judge": "gold"}),
+    ("cross_lag", {"show": "chance"}),
+    ("subspace_overlap", {"k": 2, "by": "iteration"}),
 )
 CASES = [(name, {}) for name in recipes.names()] + list(OTHERS)
 
@@ -141,13 +143,28 @@ def check_band(spec: FigureSpec, rows: pd.DataFrame, trace: Any, artist: Any) ->
     assert corners == {(float(a), float(b)) for edge in (low, high) for a, b in zip(x[known], edge[known], strict=True)}
 
 
-def check_interval(rows: pd.DataFrame, trace: Any, whiskers: Any) -> None:
+def check_whiskers(rows: pd.DataFrame, trace: Any, whiskers: Any, letter: str) -> None:
+    """Along one axis from low to high, where both are known."""
     low, high = numbers(rows, "low"), numbers(rows, "high")
-    np.testing.assert_allclose(trace.x + trace.error_x.array, high, rtol=1e-5)
-    np.testing.assert_allclose(trace.x - trace.error_x.arrayminus, low, rtol=1e-5)
-    ends = np.array([[segment[0][0], segment[1][0]] for segment in whiskers.get_segments()])
     known = np.isfinite(low) & np.isfinite(high)
+    reach = trace[f"error_{letter}"]
+    np.testing.assert_allclose(trace[letter] + reach.array, np.where(known, high, np.nan), rtol=1e-5)
+    np.testing.assert_allclose(trace[letter] - reach.arrayminus, np.where(known, low, np.nan), rtol=1e-5)
+    along = "xy".index(letter)
+    ends = np.array([[segment[0][along], segment[1][along]] for segment in whiskers.get_segments() if len(segment)]).reshape(-1, 2)
     same(ends[np.isfinite(ends).all(axis=1)], np.stack([low, high], axis=1)[known])
+    assert trace["error_y" if letter == "x" else "error_x"].array is None
+
+
+def check_bars(spec: FigureSpec, rows: pd.DataFrame, trace: Any, parts: list[Any]) -> None:
+    same(trace.y, numbers(rows, spec.y.column))
+    bars, whiskers = parts[: len(rows)], parts[len(rows) :]
+    same([bar.get_height() for bar in bars], numbers(rows, spec.y.column))
+    assert len(whiskers) == ({"low", "high"} <= set(rows.columns))
+    for lines in whiskers:
+        check_whiskers(rows, trace, lines, "y")
+        for segment, bar in zip(lines.get_segments(), bars, strict=True):
+            assert not len(segment) or segment[0][0] == pytest.approx(bar.get_x() + bar.get_width() / 2, rel=1e-6)
 
 
 def check_heat(spec: FigureSpec, rows: pd.DataFrame, trace: Any, figure: Figure, mesh: Any) -> None:
@@ -165,6 +182,8 @@ def check_heat(spec: FigureSpec, rows: pd.DataFrame, trace: Any, figure: Figure,
         unknown[y, x] = False
     assert np.isnan(on_paper[unknown]).all()
     assert np.isnan(np.asarray(trace.customdata)[unknown]).all()
+    if spec.colour.scale == "diverging":
+        assert (mesh.norm.vmin, mesh.norm.vmax) == (trace.zmin, trace.zmax) == (-spec.colour.limit, spec.colour.limit)
     edges = mesh.get_coordinates()[0, :, 0]
     assert all(left < x < right for x, left, right in zip(order, edges, edges[1:], strict=False))
 
@@ -187,12 +206,11 @@ def check(spec: FigureSpec) -> None:
         if mark.kind in ("line", "points", "interval"):
             check_places(spec, rows, trace, figure, parts[0])
         if mark.kind == "interval":
-            check_interval(rows, trace, parts[1])
+            check_whiskers(rows, trace, parts[1], mark.along)
         if mark.kind == "band":
             check_band(spec, rows, trace, parts[0])
         if mark.kind == "bar":
-            same(trace.y, numbers(rows, spec.y.column))
-            same([bar.get_height() for bar in parts], numbers(rows, spec.y.column))
+            check_bars(spec, rows, trace, parts)
         if mark.kind == "heat":
             check_heat(spec, rows, trace, figure, parts[0])
         else:
@@ -254,6 +272,14 @@ def other_kinds() -> Iterator[FigureSpec]:
     cells = rows.assign(value=rows["y"].where(rows["x"] > 1), row=rows["series"])
     heat = (Mark("heat", "a"),)
     yield FigureSpec("cells", "t", cells, heat, Axis("x", "x"), Axis("row", "r", scale="category"), "c", "a", 10, ("r",), colour=Axis("value", "v"))
+    chance = Axis("value", "v", "SD", scale="diverging", limit=4)
+    yield FigureSpec("far", "t", cells, heat, Axis("x", "x"), Axis("row", "r", scale="category"), "c", "a", 10, ("r",), colour=chance)
+    ranged = rows.assign(low=(rows["y"] - 3).where(rows["x"] != 2), high=(rows["y"] + 50).where(rows["x"] != 4))
+    yield FigureSpec("upright", "t", ranged, (Mark("interval", "a", along="y"),), Axis("x", "x"), Axis("y", "y"), "c", "a", 10, ("r",))
+    yield FigureSpec(
+        "lying", "t", ranged.assign(low=rows["x"] - 1, high=rows["x"] + 0.5), (Mark("interval", "a"),), Axis("x", "x"), Axis("y", "y"), "c", "a", 10, ()
+    )
+    yield FigureSpec("ranged bars", "t", ranged, (Mark("bar", "a"),), Axis("x", "x"), Axis("y", "y"), "c", "a", 10, ("r",))
 
 
 @pytest.mark.parametrize("spec", list(other_kinds()), ids=lambda spec: spec.name)

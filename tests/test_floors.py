@@ -90,11 +90,11 @@ _OPEN_EVERY_PAGE = """
     from streamlit.testing.v1 import AppTest
     start = AppTest.from_file(str(Path(app.__file__).with_name("main.py")), default_timeout=120).run()
     assert not start.exception, start.exception
-    for page in ("runs", "replay", "train"):
+    for page in ("runs", "replay", "interplay", "compare", "export", "train"):
         shown = start.switch_page(f"pages/{{page}}.py").run()
         assert not shown.exception, (page, [error.message for error in shown.exception])
     assert any("engine is not installed" in info.value for info in shown.info)
-    assert shown.button[0].disabled
+    assert next(button for button in shown.button if button.label == "Start").disabled
     assert not set({engine!r}) & set(sys.modules), sorted(set({engine!r}) & set(sys.modules))
     print("opened from", Path(app.__file__).parent)
 """

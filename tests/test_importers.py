@@ -805,8 +805,8 @@ def test_flipped_bytes_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
         try:
             weights = tensor_files.open_weights(Checkpoint(file.parent, "checkpoint-1"))
             tensor_files.plans(weights)
-            with weights.tensors(list(weights.shapes)) as tensors:
-                assert {key: tuple(x.shape) for key, x in tensors.items()} == weights.shapes
+            tensors = weights.tensors(list(weights.shapes))
+            assert {key: tuple(x.shape) for key, x in tensors.items()} == weights.shapes
         except ModelError as error:
             refused.append(str(error))
     assert len(refused) > 30

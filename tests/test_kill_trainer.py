@@ -186,7 +186,7 @@ def check(run: Path, lines: list[str], whole: Path) -> None:
     """Each stream is a beginning of what the whole run recorded, and reaches at least to the last flush."""
     store = RunStore.open(run)
     assert store.problems() == []
-    assert [row.state for row in Runs(run.parent).list() if row.run == run.name] == ["stalled"]
+    assert [row.state for row in Runs(run.parent).list() if row.run == run.name] == ["interrupted"]
     for stream, least in promised(lines).items():
         assert len(store.read(stream)) >= least, stream  # type: ignore[arg-type]
         ours, theirs = rows(run, stream), rows(whole, stream)
@@ -237,5 +237,5 @@ def test_killed_at_a_random_time(start: Start, whole: tuple[Path, int], tmp_path
 def test_a_kill_before_anything_was_recorded(start: Start, whole: tuple[Path, int], tmp_path: Path) -> None:
     run, _ = start(tmp_path / "run", ("interplay.rollouts", "sample", 1, "before"))
     assert checkpoints.last(run / "checkpoints") is None
-    assert [row.state for row in Runs(tmp_path).list()] == ["stalled"]
+    assert [row.state for row in Runs(tmp_path).list()] == ["interrupted"]
     finish(run, whole[0])

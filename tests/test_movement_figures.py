@@ -18,7 +18,7 @@ from analysis import evidence, movement, nulls, recipes, screen, together
 from analysis.evidence import Recording
 from analysis.spec import FigureSpec
 from analysis.uncertainty import interval_over_updates
-from app.figure import Recorded
+from app.recorded import Recorded
 from tests.planted import MODULES, planted, recording
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
@@ -304,14 +304,15 @@ def test_the_map_is_in_chance_spreads(aligned: Recording, rows: Any) -> None:
             sd = math.hypot(*(a * b for a, b in norms)) / math.hypot(*(a for a, _ in norms)) / math.hypot(*(b for _, b in norms)) / 128**0.5
             z = cos(own[chosen].ravel(), other[chosen].ravel()) / sd
             cell = spec.data[(spec.data["update"] == number) & (spec.data["row"] == name)].iloc[0]
-            assert cell["z"] == pytest.approx(z, abs=1e-4)
-            assert cell["value"] == pytest.approx(z / together.FULL, abs=1e-4)
+            assert cell["value"] == pytest.approx(z, abs=1e-4)
             far += abs(z) > 1.959964
     count = 30 * len(set(names))
     assert f"{far} of {count} cells lie beyond 1.96 chance SD; chance alone gives about {0.05 * count:.0f}" in spec.caption
     assert spec.n == count
     assert spec.colour is not None
-    assert spec.colour.text == "cosine (1 = 4 SD of chance)"
+    assert (spec.colour.text, spec.colour.limit) == ("cosine (chance SD)", 4)
+    (cells,) = screen.draw(spec).data
+    assert (cells.zmin, cells.zmax, cells.colorbar.title.text) == (-4, 4, "cosine (chance SD)")
     screen.draw(spec, cursor=4)
 
 
@@ -421,7 +422,7 @@ def test_cells_in_chance_spreads_and_how_many_lie_beyond(aligned: Recording) -> 
     spec = together.cross_lag(aligned.policy, aligned.reward, aligned.updates, run="a", show="chance")
     cells = drawn(spec, "cells")
     np.testing.assert_array_equal(cells["cosine"], drawn(plain, "cells")["value"])
-    sd = float((cells["cosine"] / cells["value"] / together.FULL).median())
+    sd = float((cells["cosine"] / cells["value"]).median())
     assert sd == pytest.approx(math.hypot((128 * MODULES) ** -0.5, (128 * MODULES) ** -0.5), rel=0.05)  # modules are nearly alike
     far = int((cells["cosine"].abs() > 1.959964 * sd).sum())
     assert far > 0
@@ -577,9 +578,9 @@ def test_names_lead_from_a_run_to_each_figure() -> None:
     ours = {"persistence_lags", "norm_shares", "straightness_curve", "alignment_curve", "coupling_map", "module_coupling", "cross_lag", "lag_profile", "starts"}
     assert ours <= set(recipes.names())
     assert [name for name in sorted(ours) if recipes.several(name)] == ["starts"]
-    assert set(recipes.settings("module_coupling")) == {"role", "space"}
-    assert set(recipes.settings("cross_lag")) == {"by", "show"}
-    assert set(recipes.settings("lag_profile")) == {"lags"}
+    assert set(recipes.settings("module_coupling")) == {"role", "space", "layer", "kind"}
+    assert set(recipes.settings("cross_lag")) == {"by", "show", "layer", "kind"}
+    assert set(recipes.settings("lag_profile")) == {"lags", "layer", "kind"}
     assert recipes.settings("module_coupling")["role"].choices == ("policy", "reward")
     assert recipes.settings("norm_shares")["space"].choices == ("factor", "effective")
 

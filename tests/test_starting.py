@@ -189,6 +189,21 @@ def test_arms_from_one_start_have_the_same_scores_before_training(source: Path, 
     assert len(tables[0]) > 10
 
 
+def test_a_named_iteration_is_the_start(make: Make, source: Path) -> None:
+    """`RUN@1` begins where iteration 1 ended, not where the run did."""
+    started, last = (make(start_from=f"{source}@{iteration}", iterations=1) for iteration in (1, 2))
+    read = lambda run, iteration, role: load_file(folder(run, iteration) / role / "adapter_model.safetensors")  # noqa: E731
+    for role in ("policy", "reward_merged"):
+        assert same(read(started, 0, role), read(source, 1, role))
+        assert not same(read(started, 0, role), read(source, 2, role))
+        assert same(read(last, 0, role), read(source, 2, role))
+
+
+@pytest.mark.parametrize(("number", "reason"), [(7, "keeps complete checkpoints of the iterations 0, 1, 2; name one"), (0, "no updates in iteration 0")])
+def test_an_iteration_that_is_no_start_is_refused(source: Path, model: Path, prompts: Path, tmp_path: Path, number: int, reason: str) -> None:
+    assert reason in refused(model, prompts, tmp_path / "run", Path(f"{source}@{number}"))
+
+
 # --- stopped and resumed ---------------------------------------------------------------------------
 
 MOMENTS = {

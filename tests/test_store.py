@@ -15,18 +15,21 @@ import os
 import random
 import socket
 import string
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from interplay import disk, parquet
+from interplay import disk, parquet, reading
 from interplay import store as store_module
 from interplay.errors import Interrupted, StoreError
 from interplay.records import SCHEMA_VERSION, STREAMS, RunInfo, SketchSpec, schema
@@ -822,18 +825,30 @@ def test_listing_with_broken_folders(root: Path) -> None:
     assert Runs(root / "nowhere").list() == []
 
 
-def test_a_run_that_nobody_writes_is_stalled(root: Path) -> None:
+def test_what_says_running_is_believed_only_with_a_heartbeat_and_a_process(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def said(**changes: Any) -> str:
         raw = json.loads((root / "done" / "status.json").read_text())
         (root / "done" / "status.json").write_text(json.dumps({**raw, "state": "running", "heartbeat": time.time(), "pid": os.getpid(), **changes}))
         return next(row.state for row in Runs(root).list() if row.run == "done")
 
     assert said() == "running"
-    assert said(heartbeat=time.time() - 61) == "stalled"
-    assert said(pid=2**22 + 1) == "stalled"
-    assert said(pid=10**40) == "stalled"
+    assert said(pid=2**22 + 1) == "interrupted"
+    assert said(pid=10**40) == "interrupted"
+    assert said(heartbeat=psutil.Process().create_time() - 3600) == "interrupted"  # its number belongs to a younger process now
     assert said(pid=2**22 + 1, host="another") == "running"
-    assert said(host="another", heartbeat=time.time() - 61) == "stalled"
+    assert said(pid=2**22 + 1, host="another", heartbeat=time.time() - 61) == "stalled"
+    assert said(heartbeat=float("nan")) == "stalled"
+    monkeypatch.setattr("interplay.reading.STALLED_AFTER", 0.1)  # this very process may be younger than a minute
+    assert said(heartbeat=time.time() - 0.5) == "stalled"
+
+
+def test_a_process_that_nobody_waited_for_has_ended() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, but still in the table of processes
+    try:
+        assert reading.gone(socket.gethostname(), child.pid, time.time())
+    finally:
+        child.wait()
 
 
 def test_names_that_lead_out_are_refused(root: Path) -> None:

@@ -89,7 +89,7 @@ def check(path: Path, promised: int) -> list[int]:
         assert clocks == list(range(1, len(clocks) + 1)), stream
         assert len(clocks) >= promised
     assert store.problems() == []
-    assert [row.state for row in Runs(path.parent).list() if row.run == path.name] == ["stalled"]
+    assert [row.state for row in Runs(path.parent).list() if row.run == path.name] == ["interrupted"]
     return store.read("updates", ["clock"])["clock"].to_pylist()
 
 

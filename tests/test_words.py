@@ -267,6 +267,7 @@ def test_the_example_of_a_task() -> None:
 def test_the_example_of_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "FIGURES", dict(figures.FIGURES))
     monkeypatch.setattr(figures, "NOTES", dict(figures.NOTES))
+    monkeypatch.setattr(figures, "SCORES", dict(figures.SCORES))
     block = next(block for block in blocks("CONTRIBUTING.md", "python") if "@figure" in block)
     space = dict(vars(figures))
     exec(compile(block, "CONTRIBUTING.md", "exec"), space)
@@ -381,12 +382,12 @@ HELPERS = {
 
 
 def test_every_metric_of_the_analysis_is_explained() -> None:
-    from analysis import coupling, geometry, nulls, uncertainty
+    from analysis import coupling, geometry, nulls, shapes, uncertainty
     from analysis.quality import Quality
 
     public = {
         name
-        for module in (geometry, coupling, nulls, uncertainty)
+        for module in (geometry, coupling, shapes, nulls, uncertainty)
         for name, item in vars(module).items()
         if inspect.isfunction(item) and item.__module__ == module.__name__ and not name.startswith("_")
     }

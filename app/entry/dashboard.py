@@ -1,10 +1,11 @@
-"""What `streamlit run` is pointed at.
+"""What `streamlit run` is pointed at: the dashboard behind its guard."""
 
-Not `app/main.py` itself: a folder named `pages` beside the started script makes Streamlit 1.67 answer
-the first deep link of a server with its old multipage mode, which never reaches `st.navigation`.
-"""
+from pathlib import Path
 
-from app import catalogue, main
+import streamlit as st
+from starlette.middleware import Middleware
 
-catalogue.prefetch()
-main.run()
+from app import guard
+
+guard.mark_exposed()
+app = st.App(Path(__file__).with_name("frame.py"), middleware=[Middleware(guard.Guard)])

@@ -1,82 +1,64 @@
-"""Replay: one run, update by update, while it trains or after it has ended."""
+"""Replay: one run, or two beside each other, update by update, while they train or after they have ended."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
-from analysis import figures, pictures, tables
-from analysis.spec import FigureSpec
-from app import loading, widgets
-from app.loading import Feed
+from app import completions, loading, playing, replaying, widgets
+from app.replaying import QUANTITIES, Look, Wall
 from interplay.errors import InterplayError
 from interplay.store import RunSummary
 
-QUANTITIES = {"norm": "update norm", "cos_previous": "persistence", "cos_other_update": "alignment"}
-SECONDS_LIVE, SECONDS_PLAY = 2.0, 0.9
+SECONDS_LIVE, SECONDS_PLAY = 2.0, 0.3
 
 
-def show(summary: RunSummary) -> None:
-    """Everything about the run; called again by itself while the run lives or plays."""
-    feed = widgets.feed(summary)
-    feed.refresh()
-    summary = widgets.fresh(summary)
-    widgets.run_line(summary, loading.newest(summary))
-    widgets.problems([*summary.problems, *feed.problems])
-    updates = tables.policy_updates(feed.frame("updates"), feed.frame("metrics"))
-    cursor = widgets.update_row(updates, loading.live(summary))
-    show_scores(feed, summary.run, cursor)
-    show_layers(feed, summary.run, cursor)
-    show_paths(feed, cursor)
-    show_texts(feed, cursor)
-    widgets.settle(summary)
+def show(*summaries: RunSummary) -> None:
+    """Everything about the runs; called again by itself while one of them lives or plays."""
+    try:
+        looks = [replaying.look(summary) for summary in summaries]
+        replaying.heading(looks)
+        wall = Wall(replaying.moment(looks))
+        show_scores(looks, wall)
+        show_layers(looks, wall)
+        show_paths(looks, wall)
+        show_update(looks, wall)
+        wall.follow()
+        playing.settle(*(look.summary for look in looks))
+    except InterplayError as error:
+        widgets.problems([error])
 
 
-def show_scores(feed: Feed, run: str, cursor: int | None) -> None:
-    metrics = feed.frame("metrics")
-    axes = figures.x_axes(metrics)
+def show_scores(looks: Sequence[Look], wall: Wall) -> None:
+    shared = [x for x in looks[0].axes() if all(x in look.axes() for look in looks)]
     with widgets.section("Scores"):
-        x = widgets.choice("Horizontal axis", axes, "x")
-    made = widgets.memo(
-        "curves",
-        (run, x, feed.versions.get("metrics")),
-        lambda: [make(metrics, run=run, x=x) for make in (figures.reward_curve, figures.gold_curve, figures.kl_curve)],
-    )
-    for place, spec in zip(st.columns(len(made), gap="medium"), made, strict=True):
+        x = widgets.choice("Horizontal axis", shared, "x")
+    made = replaying.curves(looks, x)
+    for place, (key, chart) in zip(st.columns(len(made), gap="medium"), made.items(), strict=True):
         with place:
-            widgets.chart(spec, f"chart-{spec.name}", cursor=cursor)
-    widgets.heldout(tables.heldout_table(metrics))
+            wall.hang(chart, key)
+    widgets.heldout(replaying.heldout(looks))
 
 
-def show_layers(feed: Feed, run: str, cursor: int | None) -> None:
+def show_layers(looks: Sequence[Look], wall: Wall) -> None:
     with widgets.section("Which layers move"):
         quantity = widgets.choice("Quantity", list(QUANTITIES), "quantity", QUANTITIES)
         rows = widgets.choice("Rows", ["layer", "kind"], "rows")
         space = widgets.choice(
             "Space",
-            feed.spaces() or ["factor"],
+            replaying.spaces(looks),
             "space",
             help="factor: the tensors as the optimiser sees them; effective: the weight that the forward pass uses",
         )
-    roles = feed.roles()
+    roles = replaying.roles(looks)
     if not roles:
         widgets.nothing("No optimiser step recorded yet.")
-        return
-    key = (run, quantity, rows, space, feed.versions.get("updates"))
-    made = widgets.memo("layers", key, lambda: [heat(feed, role, run, quantity, rows, space) for role in roles])
-    for place, (role, spec) in zip(st.columns(len(roles), gap="medium"), zip(roles, made, strict=True), strict=True):
-        with place:
-            widgets.chart(spec, f"chart-heat-{role}", cursor=cursor, height=280, own_caption=False)
-    widgets.caption(made[0])
+    for made in replaying.heats(looks, roles, quantity, rows, space):
+        wall.row(made)
 
 
-def heat(feed: Feed, role: str, run: str, quantity: str, rows: str, space: str) -> FigureSpec:
-    updates = feed.frame("updates")
-    if quantity == "norm":
-        return figures.norm_heatmap(updates, role, run=run, space=space, rows=rows)
-    return figures.cosine_heatmap(updates, role, run=run, column=quantity, space=space, rows=rows)
-
-
-def show_paths(feed: Feed, cursor: int | None) -> None:
+def show_paths(looks: Sequence[Look], wall: Wall) -> None:
     with widgets.section("Paths through weight space"):
         flat = widgets.choice("Dimensions", ["2", "3"], "dims", {"2": "2-D", "3": "3-D"})
         scale = widgets.choice(
@@ -86,36 +68,36 @@ def show_paths(feed: Feed, cursor: int | None) -> None:
             {"weights": "weight units", "equal": "equal reach"},
             help="equal reach: each path is scaled to reach 1, to compare shapes",
         )
-        roles = widgets.several("Roles", feed.roles(), "roles")
-    try:
-        key = (str(feed.path), flat, scale, tuple(roles), feed.versions.get("directions"))
-        spec = widgets.memo("paths", key, lambda: pictures.trajectories(feed.trajectories(roles), components=int(flat), same_length=scale == "equal"))
-    except ValueError as reason:
-        widgets.nothing(f"No paths: {reason}.")
-        return
-    widgets.chart(spec, "chart-paths", cursor=cursor, height=440, titled=False)
+        roles = widgets.several("Roles", replaying.roles(looks), "roles")
+    chart = replaying.chart("trajectories", looks, "directions", 440, components=int(flat), same_length=scale == "equal", roles=tuple(roles))
+    wall.hang(chart, "chart-paths", titled=False)
 
 
-def show_texts(feed: Feed, cursor: int | None) -> None:
-    with widgets.section("Completions"):
-        split = widgets.choice("Prompts", ["train", "heldout"], "split", {"train": "training batch", "heldout": "held-out"})
-    widgets.completions(tables.completions_at(feed.frame("completions"), cursor or 0, split))
+def show_update(looks: Sequence[Look], wall: Wall) -> None:
+    """The chosen update: its numbers, its checkpoint, its completions."""
+    with widgets.section("This update"):
+        split = widgets.choice("Prompts", list(completions.SPLITS), "split", completions.SPLITS)
+        shown = widgets.choice("Texts", *completions.showings(looks))
+    if wall.clocks:
+        replaying.numbers(looks, wall.clocks)
+        replaying.branches(looks, wall.clocks)
+    completions.show(looks, wall.clocks, split, shown == "differences")
 
 
 def page() -> None:
     runs = loading.summaries()
     with widgets.title("Replay", "Watch a policy and its reward model move together, update by update."):
         summary = widgets.pick_run(runs)
+        other = replaying.pick_other(runs, summary) if summary else None
     if summary is None:
         widgets.no_runs()
         return
     if summary.state == "unreadable":
         widgets.problems(summary.problems or ["this run cannot be read"])
         return
-    try:
-        st.fragment(show, run_every=widgets.pace(summary, SECONDS_LIVE, SECONDS_PLAY))(summary)
-    except InterplayError as error:
-        widgets.problems([error])
+    shown = [summary] if other is None else [summary, other]
+    playing.watch(shown)
+    st.fragment(show, run_every=playing.pace(shown[0], SECONDS_LIVE, SECONDS_PLAY, *shown[1:]))(*shown)
 
 
 page()

@@ -1,10 +1,14 @@
-"""Runs: everything that was recorded, what state it is in, and how to run it again."""
+"""Runs: everything that was recorded, what state it is in, how runs differ, and how to run one again."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import streamlit as st
 
-from app import listing, loading, widgets
+from app import bringing, grouping, listing, loading, standings, tidying, widgets
+from app.standings import Entry
 from interplay.errors import InterplayError
 from interplay.store import RunSummary
 
@@ -12,22 +16,60 @@ SECONDS = 5.0
 
 
 def show_list() -> None:
-    """All runs; looked at again every few seconds."""
-    runs = loading.summaries()
-    if not runs:
+    """All runs and comparisons; looked at again every few seconds."""
+    runs, comparisons = loading.summaries(), standings.entries(loading.roots())
+    if not runs and not comparisons:
         widgets.no_runs()
+    if runs:
+        show_runs(listing.found(runs), runs)
+    if comparisons:
+        show_comparisons(comparisons)
+
+
+def show_runs(found: Sequence[RunSummary], runs: Sequence[RunSummary]) -> None:
+    """The runs that were searched for, each or by configuration, and what is selected."""
+    named = dict(zip([run.path for run in runs], loading.names(runs), strict=True))
+    if not found:
+        widgets.nothing("No run matches the search and the filters.")
+    elif st.session_state.get("show") == "configurations":
+        show_configurations(found, named)
+    else:
+        chosen = listing.run_table(found, named)
+        listing.hint(f"{len(found)} of {len(runs)} runs. Select one for its settings, files and command line, several for what differs.")
+        show_selected(chosen, named)
+
+
+def show_configurations(found: Sequence[RunSummary], named: Mapping[Path, str]) -> None:
+    groups = grouping.configurations(found)
+    if not groups:
+        widgets.nothing("None of these runs can be read; the list of each run says why.")
         return
-    found = loading.search(runs, st.session_state.get("q") or "")
-    chosen = listing.run_table(found, [loading.gain(summary) for summary in found])
-    if chosen is None:
-        listing.hint(f"{len(found)} of {len(runs)} runs. Select one to see its settings, files and command line.")
+    picked = listing.configuration_table(groups)
+    listing.hint("Means and 95 % intervals are over seeds, of finished runs. Select one configuration for its runs, several for what differs.")
+    if len(picked) == 1:
+        show_selected(listing.run_table(picked[0].runs, named), named)
+    elif picked:
+        listing.configurations_beside(picked)
+
+
+def show_selected(chosen: Sequence[RunSummary], named: Mapping[Path, str], *, own: bool = True) -> None:
+    """One run in full, or several side by side. `own`: they may be deleted one by one."""
+    if not chosen:
         return
-    show_run(chosen)
+    names = [named[run.path] for run in chosen]
+    title = names[0] if len(chosen) == 1 else f"{len(chosen)} runs"
+    with widgets.section(title), st.container(horizontal=True, vertical_alignment="center", width="content"):
+        if len(chosen) == 1:
+            listing.to_replay(chosen[0], names[0])
+        if own:
+            tidying.delete_button(chosen, names)
+    if len(chosen) == 1:
+        show_run(chosen[0])
+    else:
+        listing.runs_beside(chosen, names)
 
 
 def show_run(summary: RunSummary) -> None:
-    with widgets.section(summary.run):
-        listing.to_replay(summary)
     widgets.run_line(summary, loading.newest(summary))
     widgets.problems(summary.problems)
     if summary.state == "unreadable":
@@ -38,10 +80,31 @@ def show_run(summary: RunSummary) -> None:
         widgets.problems([error])
 
 
+def show_comparisons(comparisons: Sequence[Entry]) -> None:
+    """Each comparison as one line; the rows of the opened one."""
+    with widgets.section("Comparisons"):
+        st.empty()
+    opened = listing.comparison_table(comparisons)
+    if opened is None:
+        listing.hint("A comparison is many runs under one budget. Select one for its rows.")
+        return
+    with widgets.section(opened.name):
+        listing.to_compare(opened)
+    if rows := grouping.rows(opened):
+        named = dict(zip([row.path for row in rows], loading.names(rows), strict=True))
+        show_selected(listing.run_table(rows, named, "row", "Rows of the comparison"), named, own=False)
+
+
 def page() -> None:
+    tidying.dialogs()
     with widgets.title("Runs", "Each row is one training run, recorded update by update."):
         listing.search_box("q")
+    tidying.undo_line()
+    if runs := loading.summaries():
+        listing.filters(runs)
     st.fragment(show_list, run_every=SECONDS)()
+    bringing.form()
+    tidying.contents()
 
 
 page()

@@ -1,0 +1,10 @@
+"""What Streamlit runs for every visit.
+
+Not `app/main.py` itself: a folder named `pages` beside the started script makes Streamlit 1.67 answer
+the first deep link of a server with its old multipage mode, which never reaches `st.navigation`.
+"""
+
+from app import catalogue, main
+
+catalogue.prefetch()
+main.run()
