@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import html
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
 """
 _FOLLOW = """
 export default function ({ data }) {
+  if (data.said < (window.interplaySaid ?? 0)) return; // another part of the page has said something since
+  window.interplaySaid = data.said;
   window.interplayAt = data.at;
   for (const element of document.querySelectorAll(".interplay-canvas")) element.follow?.(data.at[element.dataset.chart]);
 }
@@ -223,10 +226,14 @@ def _tell(key: str, clicked: Callable[[Mapping[str, Any]], None]) -> None:
         clicked({**point, "series": html.unescape(str(point.get("series", "")))})
 
 
-def follow(at: Mapping[str, Mapping[str, Any]]) -> None:
-    """Move the marks of the charts with these keys: `{"rules": [x]}`, or `{"points": [{"series", "update", "place"}]}` (`analysis.moments`)."""
+def follow(at: Mapping[str, Mapping[str, Any]], key: str) -> None:
+    """Move the marks of the charts with these keys: `{"rules": [x]}`, or `{"points": [{"series", "update", "place"}]}` (`analysis.moments`).
+
+    Parts of a page that are shown apart say so apart, each under its own key; what was said last holds.
+    """
     mount = st.components.v2.component("interplay_moment", html="<span hidden></span>", js=_FOLLOW, isolate_styles=False)
-    mount(data={"at": {key: _as_drawn(mark) for key, mark in at.items()}}, key="interplay-moment", height="content", width="content")
+    data = {"at": {name: _as_drawn(mark) for name, mark in at.items()}, "said": time.time()}
+    mount(data=data, key=key, height="content", width="content")
 
 
 def _as_drawn(mark: Mapping[str, Any]) -> dict[str, Any]:

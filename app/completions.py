@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ import streamlit as st
 
 from analysis import beside, wording
 from app import marked, widgets
-from app.replaying import Look
+from app.replaying import Look, clocks
 
 SPLITS = {"train": "training batch", "heldout": "held-out"}
 #: Completions on one page; the held-out prompts of a run may be hundreds.
@@ -24,9 +24,10 @@ def showings(looks: Sequence[Look]) -> tuple[list[str], str, dict[str, str]]:
     return ["plain", "differences"], "texts_as", {"plain": "as written", "differences": "against the first time"}
 
 
-def show(looks: Sequence[Look], clocks: Mapping[str, int], split: str, differences: bool) -> None:
+def show(looks: Sequence[Look], split: str, showing: str) -> None:
     """Completions at the chosen moment: of one run as they are or against the first time, of two beside each other."""
-    now = [beside.latest(one.texts(split), clocks.get(one.run, 0)) for one in looks]
+    differences = showing == "differences"
+    now = [beside.latest(one.texts(split), clocks().get(one.run, 0)) for one in looks]
     if all(frame.empty for frame in now):
         widgets.nothing("No completion of this kind was recorded up to here.")
         return

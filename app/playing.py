@@ -1,4 +1,7 @@
-"""Moving through a run: play, pause and one step, the slider, and how often a page looks again."""
+"""Moving through a run: play, pause and one step, the slider, and how often a page looks again.
+
+A step shows anew only what depends on it: the fragments `MOMENT` and `TEXTS`. Charts follow in the browser (`app.canvas`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from interplay.store import RunSummary
 
 #: A whole run is played in about so many steps.
 STEPS = 80
+#: Keys of the fragments that a step shows anew.
+MOMENT, TEXTS = "moment", "texts-of-the-moment"
 
 
 def update_row(bounds: Sequence[int], live: bool, key: str = "update") -> int:
@@ -41,6 +46,12 @@ def _step_button(text: str, letter: str, by: int, key: str, bounds: Sequence[int
 
 def _step(by: int, key: str, last: int) -> None:
     go(int(st.session_state.get(key, last)) + by, key)
+    stepped()
+
+
+def stepped() -> None:
+    """For callbacks: another moment is chosen, and nothing else has changed."""
+    st.rerun([MOMENT, TEXTS])
 
 
 def go(number: int, key: str = "update") -> None:
@@ -58,7 +69,7 @@ def pick_update(bounds: Sequence[int], key: str = "update") -> int:
     if first == last:
         st.text("The only update so far.")
         return last
-    return int(st.slider("Policy update", first, last, key=key, bind="query-params", label_visibility="collapsed"))
+    return int(st.slider("Policy update", first, last, key=key, bind="query-params", label_visibility="collapsed", on_change=stepped))
 
 
 def _next_update(first: int, last: int, key: str) -> int:
@@ -91,16 +102,19 @@ def watch(runs: Sequence[RunSummary]) -> None:
 # --- how often to look -------------------------------------------------------------------------
 
 
-def pace(summary: RunSummary, live: float, play: float, *others: RunSummary) -> float | None:
-    """Seconds between two looks at a run, or at it and others; None if nothing will change."""
-    if st.session_state.get("_playing"):
-        return play
-    return live if any(map(loading.live, (summary, *others))) and not st.session_state.get("paused") else None
+def pace(runs: Sequence[RunSummary], seconds: float) -> float | None:
+    """Seconds between two looks at runs of which one lives; None if nothing will change."""
+    return seconds if any(map(loading.live, runs)) and not st.session_state.get("paused") else None
 
 
-def settle(before: RunSummary, *others: RunSummary) -> None:
+def beat(seconds: float) -> float | None:
+    """Seconds between two steps while a run is played."""
+    return seconds if st.session_state.get("_playing") else None
+
+
+def settle(runs: Sequence[RunSummary]) -> None:
     """Build the page anew when its pace has changed: a run has ended, play stopped, pause was pressed."""
-    now = (bool(st.session_state.get("_playing")), *map(loading.live, (before, *others)), bool(st.session_state.get("paused")))
+    now = (bool(st.session_state.get("_playing")), *map(loading.live, runs), bool(st.session_state.get("paused")))
     known = st.session_state.setdefault("_pace", now)
     st.session_state["_pace"] = now
     if known != now:

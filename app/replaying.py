@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import streamlit as st
 from analysis import beside, figures, moments, recipes, screen, tables
 from app import basket, branching, canvas, loading, playing, recorded, widgets
 from app.recorded import Recorded
+from interplay.errors import InterplayError
 from interplay.records import ROLES, STREAMS, Stream
 from interplay.store import Runs, RunSummary
 
@@ -73,8 +75,12 @@ class Look:
         return cast(pd.DataFrame, self.kept(f"first {split} completions", ("completions",), lambda: beside.first_seen(self.texts(split))))
 
 
-def look(summary: RunSummary) -> Look:
-    """The run as it is on disk now."""
+def look(runs: Sequence[RunSummary]) -> list[Look]:
+    """The runs as they are on disk now."""
+    return [_look(run) for run in runs]
+
+
+def _look(summary: RunSummary) -> Look:
     found = recorded.of(summary)
     return Look(found, loading.again(summary), {stream: found.version((stream,)) for stream in STREAMS})
 
@@ -108,6 +114,11 @@ def _not_beside(first: RunSummary, other: RunSummary) -> str | None:
     return f"{other.run} cannot be read." if other.state == "unreadable" else None
 
 
+def axes(looks: Sequence[Look]) -> list[str]:
+    """Horizontal axes that all of the runs recorded."""
+    return [x for x in looks[0].axes() if all(x in one.axes() for one in looks)]
+
+
 def roles(looks: Sequence[Look]) -> list[str]:
     """Roles with recorded updates in any of the runs, in the usual order."""
     return [role for role in ROLES if any(role in one.facts()[0] for one in looks)]
@@ -129,28 +140,44 @@ def heading(looks: Sequence[Look]) -> None:
         widgets.problems(dict.fromkeys([*one.summary.problems, *one.problems()]))
 
 
+def careful(part: Callable[..., None]) -> Callable[..., None]:
+    """A part of the page that says what cannot be read, such as a run whose folder has gone."""
+
+    @functools.wraps(part)
+    def told(*arguments: Any) -> None:
+        try:
+            part(*arguments)
+        except InterplayError as error:
+            widgets.problems([error])
+
+    return told
+
+
 # --- the chosen moment ---------------------------------------------------------------------------
 
 
-def moment(looks: Sequence[Look]) -> dict[str, int]:
-    """The chosen moment as a clock of each run; empty before the first run's policy has moved."""
+def moment(looks: Sequence[Look], share: bool) -> None:
+    """Choose the moment: a clock of each run, none before the first run's policy has moved."""
+    st.session_state["_clocks"] = _moment(looks, share)
+
+
+def _moment(looks: Sequence[Look], share: bool) -> dict[str, int]:
     first, *others = (one for one in looks if one is looks[0] or len(one.updates()))
     if first.updates().empty:
         st.text("The policy has not moved yet: reward model 0 comes first.")
         return {}
-    share = _by_share(first, others)
     _arrive(first, others, share)
     bounds = _bounds(first)
     number = playing.update_row(bounds, any(loading.live(one.summary) for one in looks))
     rows = {first.run: beside.row_at(first.updates(), number)}
     rows |= {one.run: beside.row_at(one.updates(), moments.align(number, bounds, _bounds(one), share=share)) for one in others}
     _say(rows, share, any(_bounds(one) != bounds for one in others))
-    return {run: int(row["clock"]) for run, row in rows.items()}
+    return {run: int(found["clock"]) for run, found in rows.items()}
 
 
-def _by_share(first: Look, others: Sequence[Look]) -> bool:
+def by_share(looks: Sequence[Look]) -> bool:
     """Whether runs of different lengths go together by the share of the way or by the number of the update."""
-    if not any(_bounds(one) != _bounds(first) for one in others):
+    if len({_bounds(one) for one in looks if len(one.updates())}) < 2:
         return False
     names = {"share": "the same share of the way", "update": "the same update"}
     return widgets.choice("Runs of different lengths show", list(names), "together", names) == "share"
@@ -172,8 +199,9 @@ def _say(rows: Mapping[str, pd.Series[Any]], share: bool, uneven: bool) -> None:
 
 
 def choose(found: moments.Moments, point: Mapping[str, Any]) -> None:
-    """A point of a chart was clicked: the slider goes there when the page is drawn next."""
+    """A point of a chart was clicked: the slider goes there."""
     st.session_state["_chosen"] = found.clock(point)
+    playing.stepped()
 
 
 def _arrive(first: Look, others: Sequence[Look], share: bool) -> None:
@@ -202,40 +230,53 @@ class Chart:
     item: basket.Item
 
 
-class Wall:
-    """The charts of one showing of the page; in the end all of them go to the chosen moment."""
+def hang(chart: Chart | str, key: str, *, titled: bool = True, captioned: bool = True) -> None:
+    """A chart with its name and caption and a way into the basket; or the reason why there is none."""
+    if isinstance(chart, str):
+        widgets.nothing(chart)
+        return
+    if titled:
+        st.markdown(f"**{widgets.escape(chart.title)}**")
+    if chart.empty:
+        widgets.nothing("Nothing recorded yet.")
+        return
+    canvas.hang(chart.picture, key, screen.CONFIG, follows=True, clicked=lambda point: choose(chart.moments, point))
+    _hung()[key] = chart.moments
+    if captioned:
+        st.caption(widgets.escape(chart.caption))
+    basket.offer(chart.item, key)
 
-    def __init__(self, clocks: Mapping[str, int]) -> None:
-        self.clocks = clocks
-        self.marks: dict[str, dict[str, Any]] = {}
 
-    def hang(self, chart: Chart | str, key: str, *, titled: bool = True, captioned: bool = True) -> None:
-        """A chart with its name and caption and a way into the basket; or the reason why there is none."""
-        if isinstance(chart, str):
-            widgets.nothing(chart)
-            return
-        if titled:
-            st.markdown(f"**{widgets.escape(chart.title)}**")
-        if chart.empty:
-            widgets.nothing("Nothing recorded yet.")
-            return
-        canvas.hang(chart.picture, key, screen.CONFIG, follows=True, clicked=lambda point: choose(chart.moments, point))
-        self.marks[key] = chart.moments.at(self.clocks)
-        if captioned:
-            st.caption(widgets.escape(chart.caption))
-        basket.offer(chart.item, key)
+def row(made: Mapping[str, Chart | str], *, captioned: bool) -> None:
+    """Charts beside each other, each with its caption or with one for all."""
+    for place, (key, chart) in zip(st.columns(len(made), gap="medium"), made.items(), strict=True):
+        with place:
+            hang(chart, key, captioned=captioned)
+    first = next((chart for chart in made.values() if not isinstance(chart, str) and not chart.empty), None)
+    if first and not captioned:
+        st.caption(widgets.escape(first.caption))
 
-    def row(self, made: Mapping[str, Chart | str]) -> None:
-        """Charts of one kind beside each other, with one caption for all."""
-        for place, (key, chart) in zip(st.columns(len(made), gap="medium"), made.items(), strict=True):
-            with place:
-                self.hang(chart, key, captioned=False)
-        first = next((chart for chart in made.values() if not isinstance(chart, str) and not chart.empty), None)
-        if first:
-            st.caption(widgets.escape(first.caption))
 
-    def follow(self) -> None:
-        canvas.follow(self.marks)
+def _hung() -> dict[str, moments.Moments]:
+    """The moments of the charts that hang on the page, by key."""
+    found: dict[str, moments.Moments] = st.session_state.setdefault("_hung", {})
+    return found
+
+
+def take_down() -> None:
+    """All charts are about to be hung anew."""
+    _hung().clear()
+
+
+def follow(key: str) -> None:
+    """All charts go to the chosen moment; `key` names the part of the page that says so."""
+    canvas.follow({name: found.at(clocks()) for name, found in _hung().items()}, key)
+
+
+def clocks() -> dict[str, int]:
+    """The chosen moment as it was last shown."""
+    found: dict[str, int] = st.session_state.get("_clocks", {})
+    return found
 
 
 def chart(name: str, looks: Sequence[Look], stream: Stream, height: int, **settings: Any) -> Chart | str:
@@ -298,6 +339,11 @@ def _named(chart: Chart | str, one: Look, role: str) -> Chart | str:
     return replace(chart, title=f"{one.run}: {chart.title[:1].lower()}{chart.title[1:]}")
 
 
+def paths(looks: Sequence[Look], among: Sequence[str], flat: str, scale: str) -> Chart | str:
+    """The ways of these roles, of two runs in one space; the reason where they cannot share one."""
+    return chart("trajectories", looks, "directions", 440, components=int(flat), same_length=scale == "equal", roles=tuple(among))
+
+
 # --- what one update measured, and where it can go on --------------------------------------------
 
 
@@ -312,22 +358,21 @@ def _heldout(metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return beside.heldout(metrics) if len(metrics) > 1 else tables.heldout_table(next(iter(metrics.values())))
 
 
-def numbers(looks: Sequence[Look], clocks: Mapping[str, int]) -> None:
+def numbers(looks: Sequence[Look]) -> None:
     """What the chosen update of each run measured on its batch."""
-    frame = beside.numbers_at({one.run: one.metrics() for one in looks}, clocks)
+    frame = beside.numbers_at({one.run: one.metrics() for one in looks}, clocks())
     if frame.empty:
-        widgets.nothing("No number was recorded at this update.")
         return
     config: dict[str, Any] = {str(name): st.column_config.NumberColumn(str(name), format="%.4g") for name in frame}
     st.dataframe(frame, column_config=config, width="stretch", hide_index=len(looks) < 2, placeholder="", alt="Numbers of the chosen update")
 
 
-def branches(looks: Sequence[Look], clocks: Mapping[str, int]) -> None:
+def branches(looks: Sequence[Look]) -> None:
     """The checkpoint of the chosen update's iteration, and the command that goes on from there."""
     for number, one in enumerate(looks):
-        if one.run not in clocks:
+        if one.run not in clocks():
             continue
         updates = one.updates()
-        iteration = int(beside.row_at(updates, beside.update_at(updates, clocks[one.run]))["iteration"])
+        iteration = int(beside.row_at(updates, beside.update_at(updates, clocks()[one.run]))["iteration"])
         with st.expander(widgets.escape(f"Go on from here: {one.run}, iteration {iteration}"), icon=":material/fork_right:", key=f"branch-{number}"):
             branching.show(one.recorded, iteration, beside.last_of(updates, iteration))

@@ -19,8 +19,6 @@ import streamlit as st
 from analysis import explain, recipes, screen, tables
 from analysis.spec import FigureSpec
 from app import basket, canvas, loading
-from app.playing import pace as pace
-from app.playing import settle as settle
 from app.recorded import Recorded
 from interplay.records import STREAMS
 from interplay.store import RunSummary

@@ -22,7 +22,7 @@ from interplay import compare
 from interplay.reading import RUN, STATUS
 from interplay.store import RunStore
 
-SKIPPED = ("writer.lock", ".pulse", "superseded", "optimizer-*", "last-updates.safetensors", "reward_frozen", "pairs.jsonl", "COMPLETE", "state.json", "*.tmp")
+SKIPPED = ("writer.lock", ".pulse", "superseded", "optimizer-*", "last-updates.safetensors", "reward_frozen", "reward_merged", "pairs.jsonl", "COMPLETE", "state.json", "*.tmp")
 
 
 def ship(run: Path, root: Path) -> Path:

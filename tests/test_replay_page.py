@@ -70,7 +70,7 @@ def figures_of(app: AppTest) -> dict[str, dict[str, Any]]:
 
 
 def marks(app: AppTest) -> dict[str, Any]:
-    return dict(next(part["at"] for part in parts(app) if "at" in part))
+    return dict(max((part for part in parts(app) if "at" in part), key=lambda part: part["said"])["at"])
 
 
 def pieces(app: AppTest) -> list[dict[str, Any]]:

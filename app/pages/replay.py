@@ -7,41 +7,53 @@ from collections.abc import Sequence
 import streamlit as st
 
 from app import completions, loading, playing, replaying, widgets
-from app.replaying import QUANTITIES, Look, Wall
-from interplay.errors import InterplayError
+from app.playing import MOMENT, TEXTS
+from app.replaying import QUANTITIES, Look
 from interplay.store import RunSummary
 
 SECONDS_LIVE, SECONDS_PLAY = 2.0, 0.3
 
 
-def show(*summaries: RunSummary) -> None:
-    """Everything about the runs; called again by itself while one of them lives or plays."""
-    try:
-        looks = [replaying.look(summary) for summary in summaries]
-        replaying.heading(looks)
-        wall = Wall(replaying.moment(looks))
-        show_scores(looks, wall)
-        show_layers(looks, wall)
-        show_paths(looks, wall)
-        show_update(looks, wall)
-        wall.follow()
-        playing.settle(*(look.summary for look in looks))
-    except InterplayError as error:
-        widgets.problems([error])
+@replaying.careful
+def show(*runs: RunSummary) -> None:
+    """Everything about the runs; called again by itself while one of them lives. A step calls only the first and the last of its parts."""
+    looks = replaying.look(runs)
+    replaying.heading(looks)
+    share = replaying.by_share(looks)
+    beat = playing.beat(SECONDS_PLAY)
+    st.fragment(show_moment, key=MOMENT, run_every=beat)(share, *runs)
+    st.fragment(show_charts, key="charts")(*runs)
+    st.fragment(show_update, key=TEXTS, run_every=beat)(*runs)
+    playing.settle([look.summary for look in looks])
 
 
-def show_scores(looks: Sequence[Look], wall: Wall) -> None:
-    shared = [x for x in looks[0].axes() if all(x in look.axes() for look in looks)]
+@replaying.careful
+def show_moment(share: bool, *runs: RunSummary) -> None:
+    """The slider, and the charts that follow it."""
+    looks = replaying.look(runs)
+    replaying.moment(looks, share)
+    replaying.follow("follow-moment")
+    playing.settle([look.summary for look in looks])
+
+
+@replaying.careful
+def show_charts(*runs: RunSummary) -> None:
+    looks = replaying.look(runs)
+    replaying.take_down()
+    show_scores(looks)
+    show_layers(looks)
+    show_paths(looks)
+    replaying.follow("follow-charts")
+
+
+def show_scores(looks: Sequence[Look]) -> None:
     with widgets.section("Scores"):
-        x = widgets.choice("Horizontal axis", shared, "x")
-    made = replaying.curves(looks, x)
-    for place, (key, chart) in zip(st.columns(len(made), gap="medium"), made.items(), strict=True):
-        with place:
-            wall.hang(chart, key)
+        x = widgets.choice("Horizontal axis", replaying.axes(looks), "x")
+    replaying.row(replaying.curves(looks, x), captioned=True)
     widgets.heldout(replaying.heldout(looks))
 
 
-def show_layers(looks: Sequence[Look], wall: Wall) -> None:
+def show_layers(looks: Sequence[Look]) -> None:
     with widgets.section("Which layers move"):
         quantity = widgets.choice("Quantity", list(QUANTITIES), "quantity", QUANTITIES)
         rows = widgets.choice("Rows", ["layer", "kind"], "rows")
@@ -55,10 +67,10 @@ def show_layers(looks: Sequence[Look], wall: Wall) -> None:
     if not roles:
         widgets.nothing("No optimiser step recorded yet.")
     for made in replaying.heats(looks, roles, quantity, rows, space):
-        wall.row(made)
+        replaying.row(made, captioned=False)
 
 
-def show_paths(looks: Sequence[Look], wall: Wall) -> None:
+def show_paths(looks: Sequence[Look]) -> None:
     with widgets.section("Paths through weight space"):
         flat = widgets.choice("Dimensions", ["2", "3"], "dims", {"2": "2-D", "3": "3-D"})
         scale = widgets.choice(
@@ -69,35 +81,35 @@ def show_paths(looks: Sequence[Look], wall: Wall) -> None:
             help="equal reach: each path is scaled to reach 1, to compare shapes",
         )
         roles = widgets.several("Roles", replaying.roles(looks), "roles")
-    chart = replaying.chart("trajectories", looks, "directions", 440, components=int(flat), same_length=scale == "equal", roles=tuple(roles))
-    wall.hang(chart, "chart-paths", titled=False)
+    replaying.hang(replaying.paths(looks, roles, flat, scale), "chart-paths", titled=False)
 
 
-def show_update(looks: Sequence[Look], wall: Wall) -> None:
+@replaying.careful
+def show_update(*runs: RunSummary) -> None:
     """The chosen update: its numbers, its checkpoint, its completions."""
+    looks = replaying.look(runs)
     with widgets.section("This update"):
         split = widgets.choice("Prompts", list(completions.SPLITS), "split", completions.SPLITS)
         shown = widgets.choice("Texts", *completions.showings(looks))
-    if wall.clocks:
-        replaying.numbers(looks, wall.clocks)
-        replaying.branches(looks, wall.clocks)
-    completions.show(looks, wall.clocks, split, shown == "differences")
+    replaying.numbers(looks)
+    replaying.branches(looks)
+    completions.show(looks, split, shown)
 
 
 def page() -> None:
     runs = loading.summaries()
     with widgets.title("Replay", "Watch a policy and its reward model move together, update by update."):
-        summary = widgets.pick_run(runs)
-        other = replaying.pick_other(runs, summary) if summary else None
-    if summary is None:
+        first = widgets.pick_run(runs)
+        other = replaying.pick_other(runs, first) if first else None
+    if first is None:
         widgets.no_runs()
         return
-    if summary.state == "unreadable":
-        widgets.problems(summary.problems or ["this run cannot be read"])
+    if first.state == "unreadable":
+        widgets.problems(first.problems or ["this run cannot be read"])
         return
-    shown = [summary] if other is None else [summary, other]
-    playing.watch(shown)
-    st.fragment(show, run_every=playing.pace(shown[0], SECONDS_LIVE, SECONDS_PLAY, *shown[1:]))(*shown)
+    chosen = [first] if other is None else [first, other]
+    playing.watch(chosen)
+    st.fragment(show, run_every=playing.pace(chosen, SECONDS_LIVE))(*chosen)
 
 
 page()
