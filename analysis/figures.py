@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.spec import Axis, FigureSpec, Mark
+from analysis.trajectory import layer_words
 
 FIGURES: dict[str, Callable[..., FigureSpec]] = {}
 
@@ -247,7 +248,7 @@ def _of(updates: pd.DataFrame, role: str, space: str) -> pd.DataFrame:
 def _row(rows: pd.DataFrame, by: str) -> pd.Series[Any]:
     if by != "layer":
         return rows[by].astype(str)
-    return rows["layer"].map(lambda layer: "outside" if pd.isna(layer) else f"{int(layer)}")
+    return pd.Series(layer_words(rows["layer"]), index=rows.index)
 
 
 def _with_partner(updates: pd.DataFrame, role: str, space: str, column: str) -> pd.DataFrame:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.trajectory import OUTSIDE, Floats, Ints, Trajectory
+from analysis.trajectory import OUTSIDE, Floats, Ints, Trajectory, layer_words
 
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -115,7 +115,7 @@ def _row_names(own: pd.DataFrame, rows: Rows) -> Any:
     if rows == "whole":
         return "whole"
     if rows == "layer":
-        return own["layer"].map(lambda layer: "outside" if pd.isna(layer) else str(int(layer)))
+        return layer_words(own["layer"])
     return own[rows].astype(str)
 
 

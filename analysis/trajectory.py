@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +118,13 @@ def same_space(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     if not common:
         raise ValueError("these trajectories have no module in common; choose roles or runs of the same model")
     return [trajectory.only(common) for trajectory in trajectories]
+
+
+def layer_words(layers: pd.Series[Any]) -> npt.NDArray[np.object_]:
+    """Layers as words, `outside` where there is none; each number is put into words once, however many rows it has."""
+    places, numbers = pd.factorize(layers)
+    words = np.array([*(str(int(number)) for number in numbers), "outside"], dtype=object)
+    return np.asarray(words[places])  # what is missing has place -1, the last one
 
 
 def _is(table: pa.Table, column: str, value: str) -> pa.ChunkedArray:

@@ -17,8 +17,14 @@ _PAGES = Path(__file__).with_name("pages")
 def run() -> None:
     """Show the page that the URL names."""
     st.set_page_config(page_title="Interplay", page_icon=_ICON, layout="wide", initial_sidebar_state="auto")
+    runs = st.Page(_PAGES / "runs.py", title="Runs", icon=":material/list:", url_path="home", default=True)
+
+    def same() -> None:
+        st.switch_page(runs, query_params={name: st.query_params.get_all(name) for name in st.query_params})
+
     pages = [
-        st.Page(_PAGES / "runs.py", title="Runs", icon=":material/list:", url_path="runs", default=True),
+        runs,
+        st.Page(same, title="Runs", url_path="runs", visibility="hidden"),  # the first page has no address of its own but /
         st.Page(_PAGES / "replay.py", title="Replay", icon=":material/play_circle:", url_path="replay"),
         st.Page(_PAGES / "interplay.py", title="Interplay", icon=":material/compare_arrows:", url_path="interplay"),
         st.Page(_PAGES / "train.py", title="Train", icon=":material/model_training:", url_path="train"),

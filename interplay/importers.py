@@ -9,8 +9,9 @@ one clock: by the numbers of the checkpoints, the policy first where they are eq
 
 Modules are the outer loop, checkpoints the inner one. What is kept of a role to compare with (update,
 previous update, start) takes five times its weights in fp32, so a pass over whole checkpoints would hold
-gigabytes; a batch of modules holds megabytes, and every byte on disk is still read once. Rows wait in
-memory until all modules are through, because a run is written in the order of its clock.
+gigabytes; a batch of modules holds megabytes, and every byte on disk is still read once. Each core takes
+a batch at a time, so that one computes while another waits for the disk. Rows wait in memory until all
+modules are through, because a run is written in the order of its clock.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import ctypes
 import os
 import platform
 import shutil
-from collections import deque
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -216,37 +217,35 @@ _Tables = dict[tuple[Stream, int], list[pa.Table]]
 
 
 def _measured(routes: Mapping[Role, Route], events: Sequence[Event], watch: _Watch) -> tuple[_Tables, list[str]]:
-    """All rows of `updates` and `directions`, and remarks."""
+    """All rows of `updates` and `directions`, and remarks. Batches have nothing to do with each other: each core takes the next one."""
+    batches, stop, cores = _batches(routes), threading.Event(), max(torch.get_num_threads(), 1)
+    walks = [_Walk(names, routes, watch.store.info.sketch, free_memory(torch.device("cpu")) // 4 // cores) for names in batches]
+    with _one_thread_each(), ThreadPoolExecutor(cores, "import") as pool:
+        waiting = {pool.submit(walk.whole, events, stop) for walk in walks}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                for one in done:
+                    one.result()
+                watch.say("reading checkpoints", sum(walk.done for walk in walks) / (len(walks) * max(len(events), 1)))
+        finally:
+            stop.set()  # nobody waits for what is left
     tables: _Tables = {}
-    remarks: list[str] = []
-    sketcher, batches = Sketcher(watch.store.info.sketch), _batches(routes)
-    budget = free_memory(torch.device("cpu")) // 4
-    for number, names in enumerate(batches):
-        walk = _Walk(names, routes, sketcher, budget, remarks)
-        for done, (event, modules) in enumerate(_ahead(walk, events)):
-            watch.say("reading checkpoints", (number + done / len(events)) / len(batches))
-            for stream, table in walk.step(event, modules):
-                tables.setdefault((stream, int(event.place["clock"])), []).append(table)
-        del walk, modules
-        sketcher.clear()
-        _give_back_memory()
-    return tables, remarks
+    for walk in walks:
+        for key, table in walk.tables:
+            tables.setdefault(key, []).append(table)
+    return tables, [remark for walk in walks for remark in walk.remarks]
 
 
-def _ahead(walk: _Walk, events: Sequence[Event]) -> Iterator[tuple[Event, list[Module]]]:
-    """Each event with the modules as its checkpoint has them, read from disk while the event before it is measured."""
-    with ThreadPoolExecutor(1, "read") as reader:
-        coming: deque[tuple[Event, Future[list[Module]]]] = deque()
-        for event in events:
-            coming.append((event, reader.submit(walk.read, event)))
-            if len(coming) > 1:
-                yield _arrived(*coming.popleft())
-        while coming:
-            yield _arrived(*coming.popleft())
-
-
-def _arrived(event: Event, reading: Future[list[Module]]) -> tuple[Event, list[Module]]:
-    return event, reading.result()
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Small products keep no second core busy, and two that wait for each other at each of them are slower than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _give_back_memory() -> None:
@@ -275,49 +274,60 @@ def _batches(routes: Mapping[Role, Route]) -> list[list[str]]:
 class _Walk:
     """Some modules of all roles on their way from checkpoint to checkpoint."""
 
-    def __init__(self, names: Sequence[str], routes: Mapping[Role, Route], sketcher: Sketcher, budget: int, remarks: list[str]) -> None:
-        self._routes, self._sketcher, self._remarks = routes, sketcher, remarks
-        self._plans = {role: [route.plans[name] for name in names if name in route.plans] for role, route in routes.items()}
-        self._trails: dict[str, Trail] = {}
-        self._labels: dict[str, Labels] = {}
-        for role, chosen in self._plans.items():
-            if chosen:
-                modules = self._modules(role, 0)
-                with torch.no_grad():
-                    self._trails[role] = Trail(modules, self._copies(modules, budget // len(routes)), None, chained=True)
-                    self._trails[role].before()
-                    self._labels[role] = self._trails[role].direction_labels(sketcher)
+    def __init__(self, names: Sequence[str], routes: Mapping[Role, Route], sketch: SketchSpec, budget: int) -> None:
+        self._routes, self._sketch, self._budget = routes, sketch, budget
+        self._plans = {role: plans for role, route in routes.items() if (plans := [route.plans[name] for name in names if name in route.plans])}
+        self.tables: list[tuple[tuple[Stream, int], pa.Table]] = []
+        self.remarks: list[str] = []
+        self.done = 0
+        self._labels: dict[Role, Labels] = {}
 
-    def read(self, event: Event) -> list[Module]:
-        """The modules of the event's role as its checkpoint has them; none if none of these modules is the role's."""
-        return self._modules(event.role, event.index) if event.role in self._trails else []
+    def whole(self, events: Sequence[Event], stop: threading.Event) -> None:
+        """All events, unless it is stopped; what it needed besides the tables is let go."""
+        sketcher = Sketcher(self._sketch)
+        with torch.no_grad():
+            trails = {role: self._begin(role) for role in self._plans}
+            self._labels = {role: trail.direction_labels(sketcher) for role, trail in trails.items()}
+            for event in events:
+                if stop.is_set():
+                    return
+                if event.role in trails:
+                    key = int(event.place["clock"])
+                    self.tables += [((stream, key), table) for stream, table in self._step(event, trails, sketcher)]
+                self.done += 1
+        del trails
+        _give_back_memory()
+
+    def _begin(self, role: Role) -> Trail:
+        modules = self._modules(role, 0)
+        trail = Trail(modules, self._copies(modules, self._budget // len(self._routes)), None, chained=True)
+        trail.before()
+        return trail
 
     def _modules(self, role: Role, index: int) -> list[Module]:
+        """The modules of a role as a checkpoint has them."""
         tensors = self._routes[role].weights[index].tensors([key for plan in self._plans[role] for _, key in plan.keys])
         return [plan.module(tensors) for plan in self._plans[role]]
 
     def _copies(self, modules: Sequence[Module], budget: int) -> frozenset[str]:
         sizes = copy_sizes(modules) | {ITERATION: 0}
         kept = affordable(sizes, budget) - {ITERATION}
-        self._remarks += [f"{name} of some modules was not kept: too little memory" for name in sizes.keys() - kept - {ITERATION}]
+        self.remarks += [f"{name} of some modules was not kept: too little memory" for name in sizes.keys() - kept - {ITERATION}]
         return kept
 
-    def step(self, event: Event, modules: Sequence[Module]) -> Iterator[tuple[Stream, pa.Table]]:
-        """The weights move to those of the event's checkpoint; no table without modules."""
-        if not modules:
-            return
-        trail, other_role, spec = self._trails[event.role], OTHER_ROLE[event.role], self._sketcher.spec
-        with torch.no_grad():
-            trail.rebind(modules)
-            sums, sketch_MJ = trail.after(trail.gradients(), self._trails.get(other_role), self._sketcher)
-            trail.before()  # the next update starts here
+    def _step(self, event: Event, trails: Mapping[Role, Trail], sketcher: Sketcher) -> Iterator[tuple[Stream, pa.Table]]:
+        """The weights move to the event's checkpoint."""
+        trail, other_role = trails[event.role], OTHER_ROLE[event.role]
+        trail.rebind(self._modules(event.role, event.index))
+        sums, sketch_MJ = trail.after(trail.gradients(), trails.get(other_role), sketcher)
+        trail.before()  # the next update starts here
         if not finite(sums):
-            self._remarks.append(f"{self._routes[event.role].weights[event.index].name} holds values that are not finite; they are recorded as null")
+            self.remarks.append(f"{self._routes[event.role].weights[event.index].name} holds values that are not finite; they are recorded as null")
         rows = columns.updates(trail.labels, event.place, sums, other_role if other_role in self._routes else None)
         yield "updates", as_table("updates", schema("updates"), rows)
-        if spec.k:
+        if sketcher.spec.k:
             rows = columns.directions(self._labels[event.role], event.place, directions(sketch_MJ))
-            yield "directions", as_table("directions", schema("directions", spec.k), rows)
+            yield "directions", as_table("directions", schema("directions", sketcher.spec.k), rows)
 
 
 # --- writing ---------------------------------------------------------------------------------------

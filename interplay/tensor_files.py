@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn, uint8
+from torch import Tensor, nn
 
 from interplay.checkpoint_folders import INDEX, Checkpoint, read_json, refuse_pickles, weight_file
 from interplay.errors import ModelError
@@ -25,8 +25,6 @@ from interplay.tensors import Module, Part, numbered, plain_name
 
 #: Bytes of a header that no checkpoint needs: 100 000 tensors take about 15 MB.
 LARGEST_HEADER = 32 * 2**20
-#: Bytes of a page of memory, or fewer.
-PAGE = 4096
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _ADAPTER = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.(?!weight$|bias$)(?P<adapter>[^.]+))?(?:\.weight)?")
 _SAVED = re.compile(r"\.modules_to_save(\.[^.]+)?(?=\.(weight|bias)$)")
@@ -47,14 +45,10 @@ class Weights:
         return self.checkpoint.name
 
     def tensors(self, keys: Sequence[str]) -> dict[str, Tensor]:
-        """Tensors as they are stored: views of the mapped files, already read from disk. Raises `ModelError` for a damaged file."""
+        """Tensors as they are stored: views of the mapped files. Raises `ModelError` for a damaged file."""
         with ExitStack() as stack, _explained(self.name):
             files = {file: stack.enter_context(safe_open(file, "pt")) for file in dict.fromkeys(self.files[key] for key in keys)}
-            found = {key: files[self.files[key]].get_tensor(key) for key in keys}
-            for tensor in found.values():
-                # one byte of each page, so that who uses it need not wait for the disk; by numpy, for torch would start threads of its own
-                tensor.view(-1).view(uint8).numpy()[::PAGE].sum()
-            return found
+            return {key: files[self.files[key]].get_tensor(key) for key in keys}
 
 
 def open_weights(checkpoint: Checkpoint) -> Weights:

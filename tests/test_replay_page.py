@@ -80,15 +80,24 @@ def pieces(app: AppTest) -> list[dict[str, Any]]:
 # --- the moment that charts follow -----------------------------------------------------------------
 
 
-def test_a_step_sends_some_numbers_and_no_figure(root: Path, show: Show) -> None:
+def test_a_step_sends_some_numbers_and_texts_and_no_figure(root: Path, show: Show) -> None:
     made(root / "a")
     app = show(run="a", update="2")
-    before, first = [part.proto.json for part in app.get("bidi_component") if "figure" in part.proto.json], marks(app)
+    assert marks(app)["chart-reward_curve"] == {"rules": [2.0]}
     app.slider(key="update").set_value(3).run()
-    assert [part.proto.json for part in app.get("bidi_component") if "figure" in part.proto.json] == before
-    assert first["chart-reward_curve"] == {"rules": [2.0]}
+    assert figures_of(app) == {}, "what was sent is only what depends on the step"
     assert marks(app)["chart-reward_curve"] == {"rules": [3.0]}
     assert {"chart-heat-policy", "chart-heat-reward", "chart-paths"} <= marks(app).keys()
+    assert "update 3, iteration 1" in texts(app)
+    assert HOSTILE in [text.value for text in app.text]
+
+
+def test_another_quantity_leaves_the_moment_where_it_is(root: Path, show: Show) -> None:
+    made(root / "a")
+    app = show(run="a", update="2")
+    app.get_by_key("x").set_value("seconds").run()
+    seconds = float(Recorded(root / "a").frame("metrics").query("role == 'policy' and update == 2")["seconds"].iloc[0])
+    assert marks(app)["chart-kl_curve"]["rules"] == pytest.approx([seconds])
 
 
 def test_each_role_is_marked_at_its_own_update(root: Path, show: Show) -> None:
@@ -224,7 +233,7 @@ def test_a_run_without_updates_or_with_bad_numbers_beside_another(root: Path, sh
     made(root / "a")
     Fabricated(root / "new", layers=2, k=16)
     made(root / "odd", bad_numbers=True)
-    assert "a: update" not in texts(show(run="a", versus="new")), "only one run has a moment"
+    assert "a: update 6, iteration" not in texts(show(run="a", versus="new")), "only one run has a moment"
     assert "has not moved yet" in texts(show(run="new", versus="a"))
     assert "are not finite and are not drawn" in texts(show(run="a", versus="odd"))
 

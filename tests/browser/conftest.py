@@ -69,7 +69,7 @@ class Watched:
         return self.page
 
     def settle(self) -> None:
-        self.page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=30_000)
+        self.page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=120_000)
 
     def note(self, message: Any) -> None:
         # Streamlit looks for its health check below a deep link first; those 404s are its own.

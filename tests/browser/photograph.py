@@ -16,27 +16,27 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from app import dashboard, loading
+from app import dashboard, loading, recorded, wanted
 from tests.browser.conftest import CHROMIUM, QUIET, Watched
 
 WIDTH, SCALE = 1400, 1.5
 #: Name -> address, height in pixels, and how many charts must have been drawn.
 PAGES: Mapping[str, tuple[str, int, int]] = {
-    "runs": ("/runs?selected=rloo-chat-s0", 900, 0),
+    "runs": ("/?selected=rloo-chat-s0&selected=ppo-chat-s0", 900, 0),
     "replay": ("/replay?run=rloo-chat-s0&update=30", 1500, 7),
     "interplay": ("/interplay?run=rloo-chat-s0", 1250, 2),
     "train": ("/train?method=zopro", 1000, 0),
     "compare": ("/compare?out=comparison", 1250, 2),
-    "export": ("/export", 900, 0),
+    "export": ("/export?venue=ICML&basket={basket}", 1100, 0),
 }
 DRAWN = "count => document.querySelectorAll('.js-plotly-plot .main-svg').length >= count"
 
 
 @contextmanager
-def served(folders: list[Path]) -> Iterator[str]:
-    """A dashboard of its own over these folders; its address."""
+def served(place: Path, folders: list[Path]) -> Iterator[str]:
+    """A dashboard of its own over these folders, started in `place`, so that pictures show no longer paths than a user sees; its address."""
     port = dashboard.choose_port(None)
-    process = Popen(dashboard.command("127.0.0.1", port), env=dashboard.environment(folders), stdout=DEVNULL, stderr=DEVNULL)
+    process = Popen(dashboard.command("127.0.0.1", port), env=dashboard.environment(folders), cwd=place, stdout=DEVNULL, stderr=DEVNULL)
     try:
         if not dashboard.wait_until_up(f"http://127.0.0.1:{port}", 60):
             raise SystemExit("the dashboard did not start")
@@ -46,12 +46,18 @@ def served(folders: list[Path]) -> Iterator[str]:
         process.wait(20)
 
 
+def basket() -> str:
+    """A link's words for two figures of the shipped recordings."""
+    run, rows = loading.RECORDINGS / "rloo-chat-s0", recorded.of_comparison(loading.RECORDINGS / "comparison")
+    return wanted.encode([wanted.Item.of("alignment_curve", [recorded.Recorded(run)], {}), wanted.Item.of("arms", rows, {})])
+
+
 def photograph(browser: Any, url: str, name: str, place: Path, scheme: str = "light") -> None:
     """One page, once everything on it has been drawn."""
     address, height, charts = PAGES[name]
     context = browser.new_context(viewport={"width": WIDTH, "height": height}, device_scale_factor=SCALE, color_scheme=scheme)
     tab = Watched(context.new_page(), url)
-    tab.open(address)
+    tab.open(address.format(basket=basket()))
     tab.page.wait_for_function(DRAWN, arg=charts, timeout=120_000)
     tab.settle()
     tab.page.wait_for_timeout(1500)  # figures are drawn a moment after the script has ended
@@ -62,7 +68,7 @@ def photograph(browser: Any, url: str, name: str, place: Path, scheme: str = "li
 def main() -> None:
     place, names = Path(sys.argv[1]), sys.argv[2:] or list(PAGES)
     place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as empty, served([Path(empty), loading.RECORDINGS]) as url, sync_playwright() as running:
+    with tempfile.TemporaryDirectory() as empty, served(Path(empty), [Path(empty) / "runs", loading.RECORDINGS]) as url, sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         for name in names:
             photograph(browser, url, name.removesuffix("-dark"), place, "dark" if name.endswith("-dark") else "light")

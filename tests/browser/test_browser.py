@@ -41,6 +41,13 @@ def test_runs_lists_and_links(tab: Watched) -> None:
     assert "run=finished" in page.url  # although it is the first in the list
 
 
+def test_the_first_page_has_an_address_of_its_own_too(tab: Watched) -> None:
+    page = tab.open("/runs?q=finished")
+    page.get_by_text("1 of", exact=False).first.wait_for(timeout=60_000)
+    assert page.get_by_role("heading", name="Runs").is_visible()
+    assert page.get_by_role("dialog").count() == 0  # Streamlit's "Page not found"
+
+
 def test_the_url_names_the_run_that_was_shown_unasked(tab: Watched) -> None:
     page = tab.open("/replay")
     page.wait_for_url("**/replay?run=finished*")
@@ -115,7 +122,7 @@ def test_a_live_run_grows_without_reload_and_keeps_its_zoom(tab: Watched, live: 
 def test_pause_stops_reading(tab: Watched, live: Path) -> None:
     page = tab.open(f"/replay?run={live.name}")
     _drawn(page, 5)
-    page.get_by_text("Pause").click()
+    page.get_by_text("Pause", exact=True).click()
     page.wait_for_timeout(2500)
     before = page.evaluate(POINTS, "chart-reward_curve")
     page.wait_for_timeout(3500)
