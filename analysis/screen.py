@@ -46,16 +46,14 @@ _GREY = "#8A8F98"
 _GRID = "rgba(128,128,128,0.16)"
 
 
-def draw(spec: FigureSpec, *, cursor: int | None = None, height: int = 300) -> go.Figure:
-    """The figure, with a mark at the last moment not later than the clock `cursor`."""
+def draw(spec: FigureSpec, *, height: int = 300) -> go.Figure:
+    """The figure; which moment is marked is said in the browser (`analysis.moments`)."""
     chart = go.Figure()
     for mark in spec.marks:
         for trace in _DRAW[mark.kind](spec, mark):
             chart.add_trace(trace)
     _name_once(chart)
     _lay_out(chart, spec, height)
-    if cursor is not None and not spec.empty:
-        _point_at(chart, spec, cursor)
     return chart
 
 
@@ -296,7 +294,7 @@ def _hover(spec: FigureSpec, rows: pd.DataFrame, text: str | None = None) -> dic
 _DRAW = {"line": _line, "band": _band, "points": _points, "interval": _interval, "heat": _heat, "bar": _bar}
 
 
-# --- layout and cursor -------------------------------------------------------------------------
+# --- layout -------------------------------------------------------------------------
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
@@ -330,20 +328,3 @@ def _lay_out(chart: go.Figure, spec: FigureSpec, height: int) -> None:
         chart.update_layout(scene={**axes, "aspectmode": "cube", "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.15}}})
     else:
         chart.update_layout(xaxis=_axis(spec.x), yaxis=_axis(spec.y))
-
-
-def _point_at(chart: go.Figure, spec: FigureSpec, cursor: int) -> None:
-    """A ring on each path, or a rule across curves and heat maps."""
-    past = spec.data[spec.data["clock"] <= cursor]
-    if past.empty:
-        return
-    if spec.name != "trajectories":
-        chart.add_vline(
-            x=float(past.sort_values("clock")[spec.x.column].iloc[-1]),
-            line={"width": 2, "color": "white"} if spec.colour else {"width": 1.2, "color": _GREY, "dash": "dot"},
-        )
-        return
-    now = past[past["layer"] == "path"].sort_values("clock").groupby("series", sort=False).tail(1)
-    kind = go.Scatter3d if spec.z else go.Scatter
-    ring = {"size": 15 if spec.z is None else 8, "symbol": "circle-open", "color": _GREY, "line": {"width": 2.5, "color": _GREY}}
-    chart.add_trace(kind(**_place(spec, now), mode="markers", marker=ring, name="chosen update", **_hover(spec, now)))

@@ -1,4 +1,4 @@
-"""Tables that stand beside the figures: held-out scores by moment, and the completions of an update."""
+"""Tables that stand beside the figures: held-out scores by moment, and the updates of a policy."""
 
 from __future__ import annotations
 
@@ -68,12 +68,6 @@ def policy_updates(*frames: pd.DataFrame) -> pd.DataFrame:
     parts = [frame.loc[frame["role"] == "policy", columns] for frame in frames if len(frame)]
     rows = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
     return rows[rows["update"] > 0].sort_values("clock").drop_duplicates("update", keep="last").reset_index(drop=True)
-
-
-def completions_at(completions: pd.DataFrame, clock: int, split: str = "train") -> pd.DataFrame:
-    """The latest completions of a split that are not younger than `clock`."""
-    rows = completions[(completions["split"] == split) & (completions["clock"] <= clock)]
-    return rows[rows["clock"] == rows["clock"].max()].reset_index(drop=True) if len(rows) else rows
 
 
 def finite(value: object) -> float | None:

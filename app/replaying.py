@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,9 @@ from interplay.records import ROLES, STREAMS, Stream
 from interplay.store import Runs, RunSummary
 
 QUANTITIES = {"norm": "update norm", "cos_previous": "persistence", "cos_other_update": "alignment"}
+
+#: Paths of a live run of so many updates are placed anew only after so many seconds.
+MANY, SECONDS_HELD = 500, 15.0
 
 
 # --- a run as it is now --------------------------------------------------------------------------
@@ -341,7 +345,14 @@ def _named(chart: Chart | str, one: Look, role: str) -> Chart | str:
 
 def paths(looks: Sequence[Look], among: Sequence[str], flat: str, scale: str) -> Chart | str:
     """The ways of these roles, of two runs in one space; the reason where they cannot share one."""
-    return chart("trajectories", looks, "directions", 440, components=int(flat), same_length=scale == "equal", roles=tuple(among))
+    return chart("trajectories", [_held(one) for one in looks], "directions", 440, components=int(flat), same_length=scale == "equal", roles=tuple(among))
+
+
+def _held(one: Look) -> Look:
+    """A long run that lives, as if its directions changed only now and then: all its paths are placed anew whenever one grows."""
+    if not loading.live(one.summary) or len(one.updates()) < MANY:
+        return one
+    return replace(one, stamps={**one.stamps, "directions": (int(time.time() // SECONDS_HELD),)})
 
 
 # --- what one update measured, and where it can go on --------------------------------------------

@@ -173,14 +173,14 @@ def no_runs() -> None:
     nothing("There are no runs in " + ", ".join(str(root) for root in loading.roots()) + ". This starts one:", "interplay train --method rloo --task chat")
 
 
-def chart(spec: FigureSpec, key: str, *, cursor: int | None = None, height: int = 260, own_caption: bool = True, titled: bool = True) -> None:
+def chart(spec: FigureSpec, key: str, *, height: int = 260, own_caption: bool = True, titled: bool = True) -> None:
     """A figure under its name, with its caption; an empty one says so."""
     if titled:
         st.markdown(f"**{escape(spec.title)}**")
     if spec.empty:
         nothing("Nothing recorded yet.")
         return
-    canvas.show(screen.draw(spec, cursor=cursor, height=height), key, screen.CONFIG, spec.alt)
+    canvas.show(screen.draw(spec, height=height), key, screen.CONFIG, spec.alt)
     if own_caption:
         caption(spec)
 
@@ -191,7 +191,6 @@ def figure(
     key: str,
     *,
     height: int = 260,
-    cursor: int | None = None,
     titled: bool = True,
     brief: bool = False,
     **settings: Any,
@@ -205,7 +204,7 @@ def figure(
     except ValueError as reason:
         nothing(f"{recipes.about(name)} Not drawn: {reason}.")
         return
-    chart(spec, key, cursor=cursor, height=height, titled=titled, own_caption=not brief)
+    chart(spec, key, height=height, titled=titled, own_caption=not brief)
     if spec.empty:
         return
     if brief:

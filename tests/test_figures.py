@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import figures, pictures, screen, tables
+from analysis import beside, figures, pictures, screen, tables
 from analysis.spec import Axis, FigureSpec, Mark
 from app.loading import Feed
 from tests.fabricate import Fabricated
@@ -103,7 +103,7 @@ def test_paths_say_what_chance_would_explain(feed: Feed) -> None:
 
 def test_every_figure_travels_as_typed_arrays_and_keeps_zoom(feed: Feed) -> None:
     for spec in _all(feed):
-        chart = screen.draw(spec, cursor=5)
+        chart = screen.draw(spec)
         assert chart.layout.uirevision
         raw = chart.to_json()
         assert len(raw) < 2_000_000
@@ -172,7 +172,7 @@ def test_odd_numbers_are_drawn_or_left_out_but_never_raise(feed: Feed, kind: str
     ]
     specs.append(figures.cosine_heatmap(updates, "policy", run="r"))
     for spec in specs:
-        screen.draw(spec, cursor=3)
+        screen.draw(spec)
         assert screen.caption(spec)
     assert tables.heldout_table(metrics) is not None
 
@@ -196,8 +196,9 @@ def test_heldout_table_reads_from_start_to_end(feed: Feed) -> None:
 def test_completions_are_those_of_the_moment(feed: Feed) -> None:
     frame = feed.frame("completions")
     clocks = sorted(frame["clock"].unique())
-    assert set(tables.completions_at(frame, clocks[2] + 0)["update"]) == {3}
-    assert tables.completions_at(frame, 0).empty
+    rows = beside.of_split(frame, "train")
+    assert set(beside.latest(rows, clocks[2] + 0)["update"]) == {3}
+    assert beside.latest(rows, 0).empty
 
 
 def test_feed_reads_only_what_is_new(tmp_path: Path) -> None:

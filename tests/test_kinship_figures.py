@@ -73,7 +73,7 @@ def test_a_forecast_is_the_mean_of_the_last_updates_and_judged_on_the_next(persi
             assert row["random"] == pytest.approx(math.hypot(1, long), rel=1e-4)
     assert f"the next {horizon} are foretold" in spec.caption
     assert set(drawn(spec, "still")["y"]) == {1.0}
-    screen.draw(spec, cursor=20)
+    screen.draw(spec)
 
 
 def test_the_band_holds_random_directions_of_that_length_and_no_straight_path(persistent: Recording) -> None:

@@ -233,7 +233,7 @@ def test_gains_are_drawn_by_update_and_their_means_told() -> None:
     assert "1 of 4 measured gains are below 0" in spec.caption
     assert "nearest to 0 -0.01" in spec.caption
     assert (spec.n, spec.runs) == (4, ("z",))
-    screen.draw(spec, cursor=2)
+    screen.draw(spec)
 
 
 def test_cosines_have_a_figure_of_their_own_scale() -> None:
@@ -290,7 +290,7 @@ def test_both_answers_falling_under_a_growing_margin_is_said() -> None:
     last = 0.25 - 0.1 * steps[-4:]
     assert f"chosen {last.mean():+.2f} [{interval(last)[0]:+.2f}, {interval(last)[1]:+.2f}]" in spec.caption
     assert spec.caption.endswith(": both answers fall while the margin grows.")
-    screen.draw(spec, cursor=3)
+    screen.draw(spec)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,11 @@ def test_a_single_run_needs_no_columns_for_others() -> None:
     assert spec.runs == ("rloo-chat-s0",)
     held = metrics[metrics["split"] == "heldout"]
     np.testing.assert_allclose(drawn(spec, "path", "rloo-chat-s0")["x"], held[held["name"] == "kl"]["value"], atol=1e-5)
-    assert "rloo-chat-s0 +0.69 [+0.41, +0.96]" in spec.caption  # as docs/results.md says
+    texts = completions[completions["split"] == "heldout"].set_index(["iteration", "prompt_id"])["proxy"].astype(float)
+    before, after = texts.loc[0], texts.loc[texts.index.get_level_values("iteration").max()]
+    gains = [(after[prompt] - before[prompt]) / before.std() for prompt in before.index]
+    low, high = interval(gains)
+    assert f"rloo-chat-s0 {np.mean(gains):+.2f} [{low:+.2f}, {high:+.2f}]" in spec.caption
 
 
 # --- gold and proxy --------------------------------------------------------------------------------
@@ -394,7 +398,7 @@ def test_the_gap_is_the_recorded_one_and_its_parts_make_it_up(name: str) -> None
     parts = [(by_prompt[2][judge] - by_prompt[0][judge]) / statistics.stdev(by_prompt[0][judge].astype(float)) for judge in ("proxy", "gold")]
     assert (gap["low"].iloc[-1], gap["high"].iloc[-1]) == pytest.approx(interval(parts[0] - parts[1]), abs=1e-5)
     assert f"Last {gap['y'].iloc[-1]:+.2f} [" in spec.caption
-    screen.draw(spec, cursor=20)
+    screen.draw(spec)
 
 
 def test_a_run_from_another_start_has_no_interval_of_its_own() -> None:

@@ -220,7 +220,7 @@ def test_straightness_is_distance_over_length_beside_a_random_walk(aligned: Reco
     assert walk["x"].tolist() == list(range(1, 32))
     np.testing.assert_allclose(walk["y"], [1 / math.sqrt(u) for u in range(1, 32)])
     assert spec.n == 61
-    screen.draw(spec, cursor=5)
+    screen.draw(spec)
 
 
 def test_a_straight_line_is_straight_and_no_movement_is_undefined() -> None:
@@ -249,7 +249,7 @@ def test_alignment_is_the_cosine_with_the_latest_update_of_the_other(aligned: Re
     assert outside > 0
     assert f"{outside} of {len(found)} updates lie beyond 1.96 chance SD; chance alone gives about {0.05 * len(found):.0f}" in spec.caption
     assert f"Mean over {len(found)} updates {statistics.fmean(wanted):+.4f}" in spec.caption
-    screen.draw(spec, cursor=9)
+    screen.draw(spec)
 
 
 def test_the_attainable_cosine_is_drawn_where_it_flattens_nothing(aligned: Recording) -> None:
@@ -313,7 +313,7 @@ def test_the_map_is_in_chance_spreads(aligned: Recording, rows: Any) -> None:
     assert (spec.colour.text, spec.colour.limit) == ("cosine (chance SD)", 4)
     (cells,) = screen.draw(spec).data
     assert (cells.zmin, cells.zmax, cells.colorbar.title.text) == (-4, 4, "cosine (chance SD)")
-    screen.draw(spec, cursor=4)
+    screen.draw(spec)
 
 
 # --- modules -----------------------------------------------------------------------------------------
@@ -414,7 +414,7 @@ def test_every_policy_step_is_held_against_every_reward_step(aligned: Recording,
         after = next(place for place, clock in enumerate(aligned.reward.clocks_U) if clock > row["clock"])
         assert int(row["row"]) == (after + 1 if by == "update" else aligned.reward.iterations_U[after])
     assert len(line) == len(mine)
-    screen.draw(spec, cursor=5)
+    screen.draw(spec)
 
 
 def test_cells_in_chance_spreads_and_how_many_lie_beyond(aligned: Recording) -> None:
@@ -599,10 +599,10 @@ def test_the_shipped_recording_is_drawn_as_its_rows_say() -> None:
             a, b = float(row["update_norm"]), float(last[row["module"]])
             inner.setdefault(row["update"], []).append((row["cos_other_update"] * a * b, a * a, b * b))
             cosines.setdefault(row["module"], []).append(row["cos_other_update"])
-    curve = recipes.make("alignment_curve", run)
+    curve = drawn(recipes.make("alignment_curve", run), "cosine").set_index("x")
     for update, parts in inner.items():
         dot, own, other = (math.fsum(part[i] for part in parts) for i in range(3))
-        assert curve.data.set_index("x").loc[update, "y"] == pytest.approx(dot / math.sqrt(own * other), abs=1e-6)
+        assert curve.loc[update, "y"] == pytest.approx(dot / math.sqrt(own * other), abs=1e-6)
     modules = drawn(recipes.make("module_coupling", run), "modules").set_index("label")["y"]
     assert modules.to_dict() == pytest.approx({name: statistics.fmean(values) for name, values in cosines.items()}, abs=1e-6)
     assert "Too few steps to say who leads" in recipes.make("lag_profile", run).caption
