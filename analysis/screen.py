@@ -294,7 +294,7 @@ def _hover(spec: FigureSpec, rows: pd.DataFrame, text: str | None = None) -> dic
 _DRAW = {"line": _line, "band": _band, "points": _points, "interval": _interval, "heat": _heat, "bar": _bar}
 
 
-# --- layout -------------------------------------------------------------------------
+# --- layout ------------------------------------------------------------------------------------
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
