@@ -291,7 +291,7 @@ def test_every_answer_keeps_the_browser_here(server: Server, path: str) -> None:
 
 def test_no_one_else_is_told_anything(server: Server, trap: Trap) -> None:
     """Streamlit would ask a server in the internet for its own address before it refuses a foreign page."""
-    for page in ("runs", "replay", "train"):
+    for page in ("", "replay", "interplay", "train", "compare", "export"):
         server.visit(page)
     assert server.handshake("Origin: http://evil.example") == 403
     lines = psutil.Process(server.process.pid).net_connections("inet")
@@ -360,7 +360,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory, trap: Trap) -> Iterator[Se
 
 
 def test_a_server_bound_elsewhere_shows_everything_and_starts_nothing(exposed: Server) -> None:
-    assert b"finished" in exposed.visit("runs")
+    assert b"finished" in exposed.visit("")
     train = exposed.visit("train")
     assert b"has no login" in train
     assert b"queued" in train, "the page looked at the list"
