@@ -44,9 +44,9 @@ MERGE = {
     "merge: at the end of the run": ("interplay.parts.Parts", "_merge", 15, "after"),
 }
 ROLLOUT = {
-    "rollout: before it": ("interplay.rollouts", "sample", 4, "before"),
+    "rollout: before it": ("interplay.loop", "_rollouts", 2, "before"),
     "rollout: tokens sampled": ("interplay.rollouts", "until_stop", 5, "after"),
-    "rollout: second iteration": ("interplay.rollouts", "sample", 8, "after"),
+    "rollout: second iteration": ("interplay.loop", "_rollouts", 3, "after"),
 }
 REWARD = {
     "reward: first update": ("interplay.reward_model._Listener", "on_log", 1, "after"),

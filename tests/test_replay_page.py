@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from fabricate import HOSTILE, Fabricated
 from streamlit.testing.v1 import AppTest
 
 from analysis import beside, tables
-from app import branching, completions, playing
+from app import branching, completions, main, playing
 from app.loading import Feed
 from app.recorded import Recorded
 from interplay import kept
@@ -403,3 +404,12 @@ def test_a_long_run_stays_small_on_the_wire(root: Path, show: Show) -> None:
     sizes = [len(part.proto.SerializeToString()) for part in app.get("bidi_component")]
     assert max(sizes) < 2_000_000
     assert sum(sizes) < 5_000_000
+
+
+def test_what_pages_import_is_not_searched_for_garbage_after_every_step(root: Path, show: Show) -> None:
+    made(root / "a")
+    main._spare.cache_clear()
+    gc.unfreeze()
+    show(run="a")
+    assert gc.get_freeze_count() > 50_000
+    gc.unfreeze()

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import torch
 
-from interplay import checkpoints, evaluation, judges, loop, reward_model, rollouts
+from interplay import checkpoints, evaluation, judges, loop, reward_model
 from interplay.errors import ConfigError, Interrupted
 from interplay.store import RunStore
 from interplay.updates.first_order import FirstOrder
@@ -152,7 +152,7 @@ def assert_same_weights(a: Path, b: Path, iteration: int, roles: tuple[str, ...]
 
 #: Calls are counted over the whole run: two updates in each of two iterations, and iteration 0 before them.
 MOMENTS = {
-    "rollout": At(rollouts, "sample", 8),
+    "rollout": At(loop, "_rollouts", 4),
     "second policy update": At(FirstOrder, "step", 7),
     "critic update": At(FirstOrder, "step", 6, after=True),
     "judging": At(judges, "decide", 4),

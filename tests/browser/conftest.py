@@ -41,7 +41,7 @@ def server(runs: Path) -> Iterator[str]:
         process.wait(20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = CHROMIUM if os.path.exists(CHROMIUM) else shutil.which("chromium")
