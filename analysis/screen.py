@@ -132,8 +132,9 @@ def _line(spec: FigureSpec, mark: Mark) -> list[Any]:
 
 
 def _name_once(chart: go.Figure) -> None:
-    """A series that is drawn by several marks has one line in the legend."""
+    """A series that is drawn by several marks has one line in the legend, and a band only if it is all that there is of its series."""
     named = [trace for trace in chart.data if trace.name is not None and trace.showlegend is not False]
+    named.sort(key=lambda trace: trace.fill == "toself" if trace.type == "scatter" else False)
     for number, trace in enumerate(named):
         if trace.name in [earlier.name for earlier in named[:number]]:
             trace.showlegend = False
@@ -172,7 +173,6 @@ def _band(spec: FigureSpec, mark: Mark) -> list[Any]:
                 hoverinfo="skip",
                 name=name,
                 legendgroup=name,
-                showlegend=False,
             )
         )
     return traces
