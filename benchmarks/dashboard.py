@@ -244,7 +244,7 @@ def another_run(tab: Tab, repeats: int) -> list[float]:
     found = []
     for turn in range(repeats):
         name = f"small-{turn % 2 + 1:02d}"
-        tab.page.get_by_role("combobox").first.click()
+        tab.page.get_by_role("combobox").first.fill(name)
         option = tab.page.get_by_role("option", name=name)
         option.wait_for()
         found.append(timed(option.click, lambda turn=turn: (tab.page.get_by_text(f"seed {turn % 2 + 1}", exact=False).first.wait_for(), tab.quiet())))
