@@ -14,7 +14,6 @@ import urllib.request
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from app import jobs, loading, theme
 from interplay.config import RunConfig
@@ -55,14 +54,15 @@ def _start_demo(queue: jobs.Jobs, root: Path) -> jobs.Job | None:
 def serve(runs: Sequence[Path], port: int | None = None, address: str = "127.0.0.1", open_browser: bool = False) -> int:
     """Run the dashboard over these folders until it is interrupted; returns its exit status."""
     port = choose_port(port, address)
-    process = subprocess.Popen(command(address, port), env=environment(runs, address))
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, frame: _forward(process, number, frame))
+    # In a group of its own: Ctrl-C would reach it twice, and it answers that with a traceback.
+    process = subprocess.Popen(command(address, port), env=environment(runs, address), process_group=0)
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, lambda _number, _frame: _end(process))
     threading.Thread(
         target=_announce, args=(process, f"http://{'127.0.0.1' if address in theme.LOOPBACK else address}:{port}", open_browser), daemon=True
     ).start()
     status = process.wait()
-    return 0 if status in (0, -signal.SIGTERM, -signal.SIGINT) else status
+    return 0 if status in (0, -signal.SIGTERM) else status
 
 
 def command(address: str, port: int) -> list[str]:
@@ -110,9 +110,9 @@ def _announce(process: subprocess.Popen[bytes], url: str, open_browser: bool) ->
         webbrowser.open(url)
 
 
-def _forward(process: subprocess.Popen[bytes], number: int, _frame: FrameType | None) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        process.send_signal(number)
+        process.terminate()
 
 
 def _free(port: int, address: str) -> bool:

@@ -7,8 +7,10 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -398,3 +400,18 @@ def test_what_counts_as_elsewhere(address: str | None, marked: bool, monkeypatch
     monkeypatch.setattr("app.guard.config.get_option", {"server.address": address}.__getitem__)
     guard.mark_exposed()
     assert (os.environ["INTERPLAY_EXPOSED"] == "1") is marked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_command_ends_quietly_and_takes_its_server_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C and a closed terminal reach the whole group of the command."""
+    port = dashboard.choose_port(None)
+    words = [sys.executable, "-m", "app.cli", "dash", "--runs", str(tmp_path / "runs"), "--port", str(port)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    assert dashboard.wait_until_up(f"http://127.0.0.1:{port}", 120)
+    os.killpg(process.pid, number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert dashboard.choose_port(port) == port  # raises while somebody still listens there
