@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 import numpy as np
 import pandas as pd
 
-from analysis import arms, costs, gains, kinship, movement, pictures, scores, together, verdicts  # noqa: F401 - importing a file of figures registers them
+from analysis import arms, costs, gains, kinship, movement, pictures, scores, tables, together, verdicts  # noqa: F401 - importing a file of figures registers them
 from analysis.comparison import JUDGES, Comparison, compare
 from analysis.evidence import Recording as Evidence
 from analysis.figures import COSINES, FIGURES, X_AXES
@@ -192,8 +192,7 @@ class Sources:
 
 def _evidence(one: Recording) -> Evidence:
     """Words as plain text, and paths where directions were recorded."""
-    frames = [one.frame(stream) for stream in ("updates", "metrics", "completions")]
-    updates, metrics, completions = (frame.astype({name: object for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)}) for frame in frames)
+    updates, metrics, completions = (tables.plain(one.frame(stream)) for stream in ("updates", "metrics", "completions"))
     drawn = [] if one.frame("directions").empty else one.trajectories(("policy", "reward"))
     paths = {path.role: _measured(path, updates) for path in drawn}
     return Evidence(one.run, one.method, one.seed, "", paths.get("policy"), paths.get("reward"), updates, metrics, completions)

@@ -73,3 +73,8 @@ def policy_updates(*frames: pd.DataFrame) -> pd.DataFrame:
 def finite(value: object) -> float | None:
     """The number, or None for what cannot be shown as one."""
     return float(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else None
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with words as plain text in place of categories."""
+    return frame.astype({name: object for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)})

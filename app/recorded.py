@@ -67,16 +67,16 @@ class Recorded:
 
     def version(self, streams: Sequence[str]) -> tuple[Any, ...]:
         """Another value when these streams have changed on disk: names, sizes and times of their files."""
-        return (str(self.path), *(_stamp(part) for stream in streams for part in sorted((self.path / stream).glob("*.parquet"))))
+        return (str(self.path), *((part.name, *stamp(part)) for stream in streams for part in sorted((self.path / stream).glob("*.parquet"))))
 
 
-def _stamp(part: Path) -> tuple[str, int, int]:
-    """A part may be merged away while it is looked at."""
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file, others when it was written again; zeros where there is none: a part may be merged away while it is looked at."""
     try:
-        found = part.stat()
+        found = path.stat()
     except OSError:
-        return (part.name, 0, 0)
-    return (part.name, found.st_size, found.st_mtime_ns)
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 class _Feeds:
@@ -121,11 +121,11 @@ def at(path: Path) -> Recorded:
 def rows(folder: Path) -> dict[str, tuple[str, bool]]:
     """Folders of the rows of a comparison, each with its arm and whether that is a control; none if it is no comparison."""
     plan = folder / compare.PLAN
-    return _arms(folder, _stamp(plan)) if plan.is_file() else {}
+    return _arms(folder, stamp(plan)) if plan.is_file() else {}
 
 
 @functools.lru_cache(maxsize=16)
-def _arms(folder: Path, _when: tuple[str, int, int]) -> dict[str, tuple[str, bool]]:
+def _arms(folder: Path, _when: tuple[int, int]) -> dict[str, tuple[str, bool]]:
     """`_when` makes an older answer unreachable."""
     plan = compare.read(folder)
     return {row.folder.name: (row.method, row.control) for row in plan.arms} if plan else {}

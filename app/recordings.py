@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from analysis import tables
 from analysis.evidence import Recording
 from analysis.trajectory import Trajectory
 from interplay.records import RunInfo
@@ -54,5 +55,4 @@ def _paths(store: RunStore, updates: pa.Table) -> dict[str, Trajectory]:
 
 def plain(table: pa.Table) -> pd.DataFrame:
     """A stream as a frame with words as plain text."""
-    frame: pd.DataFrame = table.to_pandas()
-    return frame.astype({name: object for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)})
+    return tables.plain(table.to_pandas())

@@ -16,7 +16,7 @@ from typing import Any
 
 from app import cli, loading
 from app.job import Job
-from app.recorded import Recorded
+from app.recorded import Recorded, stamp
 from interplay import compare
 from interplay.compare import PLAN, WARM, Plan, Row
 from interplay.errors import StoreError
@@ -91,7 +91,7 @@ class Entry:
         """Whether somebody wrote into its logs a moment ago: a row that is just being started has no run yet."""
         if self.done == len(self.arms) or self._broken():
             return False
-        newest = max((_stamp(log)[1] for log in (self.path / compare.LOGS).glob("*.log")), default=0) / 1e9
+        newest = max((stamp(log)[1] for log in (self.path / compare.LOGS).glob("*.log")), default=0) / 1e9
         return time.time() - newest < STALLED_AFTER
 
     def _broken(self) -> bool:
@@ -132,10 +132,10 @@ def _folders(root: Path) -> list[Path]:
 
 def _entry(path: Path) -> Entry:
     """As it stands now."""
-    stamp = _stamp(path / PLAN)
-    written = stamp[1] / 1e9
+    now = stamp(path / PLAN)
+    written = now[1] / 1e9
     try:
-        plan = _plan(path, stamp)
+        plan = _plan(path, now)
     except (OSError, ValueError) as error:
         return Entry(path.name, path, problem=str(error), written=written)
     return Entry(path.name, path, plan, tuple(map(_now, plan.rows)), written=written)
@@ -175,15 +175,6 @@ def job_of(entry: Entry, jobs: Iterable[Job]) -> Job | None:
 # --- reading them ----------------------------------------------------------------------------------
 
 
-def _stamp(path: Path) -> Stamp:
-    """Size and time; zeros where there is no such file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
-
-
 @functools.lru_cache(maxsize=256)
 def _plan(path: Path, stamp: Stamp) -> Plan:  # noqa: ARG001 - another stamp makes an older answer unreachable
     plan = compare.read(path)
@@ -194,7 +185,7 @@ def _plan(path: Path, stamp: Stamp) -> Plan:  # noqa: ARG001 - another stamp mak
 
 def _now(row: Row) -> RowNow:
     """The row's state from two small files. What cannot be read says why."""
-    stamps = tuple(_stamp(row.folder / name) for name in (RUN, STATUS, PULSE))
+    stamps = tuple(stamp(row.folder / name) for name in (RUN, STATUS, PULSE))
     if stamps[0] == (0, 0):
         return RowNow(row, "to do")
     try:

@@ -1,4 +1,4 @@
-"""Settings that libraries read when they are first imported, and what most files of tests need: a tiny model and prompts."""
+"""Settings that libraries read when they are first imported, and what most files of tests need: a tiny model, prompts, a folder of runs."""
 
 import os
 from pathlib import Path
@@ -25,3 +25,12 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import training
 
     return training.write_prompts(tmp_path_factory.mktemp("data") / "prompts.jsonl")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty folder of runs that the dashboard's pages look into."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    monkeypatch.setenv("INTERPLAY_RUNS", str(folder))
+    return folder

@@ -17,14 +17,6 @@ Open = Callable[..., AppTest]
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    monkeypatch.setenv("INTERPLAY_RUNS", str(folder))
-    return folder
-
-
-@pytest.fixture
 def show() -> Open:
     def open_page(page: str, **url: str) -> AppTest:
         app = AppTest.from_file(MAIN, default_timeout=60)

@@ -28,14 +28,6 @@ Show = Callable[..., AppTest]
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    monkeypatch.setenv("INTERPLAY_RUNS", str(folder))
-    return folder
-
-
-@pytest.fixture
 def show() -> Show:
     def open_page(page: str = "runs", /, **url: Any) -> AppTest:
         app = AppTest.from_file(MAIN, default_timeout=60)
