@@ -25,7 +25,7 @@ demo: setup
 
 test: setup
 	sh tests/browser/install.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -34,6 +34,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
+	sh tests/browser/install.sh
 	$(BIN)/python -m benchmarks
 
 clean:

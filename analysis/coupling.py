@@ -13,6 +13,7 @@ Axis letters: P pairs of steps, T policy steps, S reward steps, M modules, R row
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,9 +62,21 @@ def lags(policy: Trajectory, reward: Trajectory, by: By = "iteration") -> Ints:
 
 
 def matched(policy: Trajectory, reward: Trajectory, by: By = "iteration", lag: int = 0) -> tuple[Ints, Ints]:
-    """Places of the policy and of the reward steps that stand at one lag, each (P,). By update, one reward update may stand beside many policy updates."""
-    t_P, s_P = np.nonzero(lags(policy, reward, by) == lag)
-    return t_P, s_P
+    """Places of the policy and of the reward steps that stand at one lag, each (P,). By update, one reward update may stand beside many policy updates.
+
+    They are where `lags` is `lag`, without its table: of 10,000 updates each it would have 800 MB.
+    """
+    _check(by)
+    if by == "update":
+        s_T = np.searchsorted(reward.clocks_U, policy.clocks_U) + lag
+        t_P = np.flatnonzero((s_T >= 0) & (s_T < len(reward.clocks_U)))
+        return t_P, np.asarray(s_T[t_P])
+    order_S = np.argsort(reward.iterations_U, kind="stable")
+    first_T = np.searchsorted(reward.iterations_U, policy.iterations_U + lag, "left", order_S)
+    count_T = np.searchsorted(reward.iterations_U, policy.iterations_U + lag, "right", order_S) - first_T
+    t_P = np.repeat(np.arange(len(count_T)), count_T)
+    before_P = np.repeat(np.cumsum(count_T) - count_T, count_T)
+    return t_P, np.asarray(order_S[first_T[t_P] + np.arange(len(t_P)) - before_P])
 
 
 def matched_deltas(policy: Trajectory, reward: Trajectory, by: By = "iteration", lag: int = 0) -> tuple[Floats, Floats]:
@@ -227,6 +240,21 @@ def paired_cosines(
     repeated = {name: np.repeat(values, len(groups.names)) for name, values in (times | others).items()}
     found = {"cosine": cosines_PR.ravel(), "standard_error": ((1 - cosines_PR**2) * ratio(spread_PR, length_PR)).ravel()}
     return pd.DataFrame({"row": list(groups.names) * len(t_P)} | repeated | found)
+
+
+def lag_cosines(policy: Trajectory, reward: Trajectory, by: By, wanted: Iterable[int]) -> dict[int, Doubles]:
+    """Cosines over all modules together of the steps that stand at each of some lags, lag -> (P,): what `cosine_matrix` has on these diagonals.
+
+    Their cost grows with the number of steps and not with its square. Raises the `ValueError` of `same_space`.
+    """
+    first, second = same_space([policy, reward])
+    whole, x_TM, y_SM = Groups.of(first, "whole"), geometry.squares(first), geometry.squares(second)
+    found = {}
+    for lag in wanted:
+        t_P, s_P = matched(first, second, by, lag)
+        inner_PM = geometry.products(first.sketches_UTK[t_P], second.sketches_UTK[s_P])
+        found[lag] = geometry.composed(inner_PM, x_TM[t_P], y_SM[s_P], whole)[:, 0]
+    return found
 
 
 def _checked(policy: Trajectory, reward: Trajectory, errors: Errors | None) -> tuple[Trajectory, Trajectory, Errors]:

@@ -19,11 +19,11 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from analysis import projection
 from analysis.projection import Doubles, Floats, Ints, Of
 from analysis.quality import Quality, in_words, principal_coordinates, quality
+from analysis.threads import one_thread
 
 #: Rows of all paths together that are drawn; of more, each path keeps its share, evenly spread.
 ROWS = 500
@@ -39,7 +39,7 @@ BLUR = 0.1
 Method = Callable[[Sequence[Doubles], int, int], npt.NDArray[np.floating]]
 METHODS: dict[str, Method] = {}
 
-#: Where numba finds neither OpenMP nor TBB, two callers at once end the whole process; limits on threads belong to the process too.
+#: Where numba finds neither OpenMP nor TBB, two callers at once end the whole process.
 _ONE_AT_A_TIME = Lock()
 
 
@@ -164,6 +164,6 @@ def _drawn(draw: Method, paths: Sequence[npt.NDArray[np.floating]], components: 
     """The paths in the picture of `seed`, and how it compares with the points and with the next seeds' pictures."""
     points_NR = principal_coordinates(np.concatenate(paths))
     cuts = np.cumsum([len(path) for path in paths])[:-1]
-    with _ONE_AT_A_TIME, threadpool_limits(1):  # sums over threads come in any order: not the same bytes twice
+    with _ONE_AT_A_TIME, one_thread():  # sums over threads come in any order: not the same bytes twice
         first, *others = [draw(np.split(points_NR, cuts), components, seed + i) for i in range(SEEDS)]
     return np.split(first.astype(np.float32), cuts), quality(points_NR, first, others)

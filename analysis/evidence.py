@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy import fft, stats
 
 from analysis import coupling, geometry, nulls
-from analysis.trajectory import Ints, Trajectory
+from analysis.trajectory import BLOCK, Ints, Trajectory
 
 Doubles = npt.NDArray[np.float64]
 
@@ -276,10 +276,10 @@ def lead(recording: Recording, lags: int = LAGS) -> Lead:
     if by is None:
         return Lead(by=f"that needs {FEWEST_STEPS} iterations of both roles, or as many updates that take turns")
     policy, reward = coupling.pairs(recording.policy, recording.reward, by)
-    cosines, lags_TS = coupling.cosine_matrix(policy, reward).values, coupling.lags(policy, reward, by)
+    cosines = coupling.lag_cosines(policy, reward, by, range(-lags, lags))
     sd, chance = typical_chance(recording, policy)
-    own_L, other_L = (_correlations(path) for path in (policy, reward))
-    found = {lag: _diagonal(cosines[lags_TS == lag], sd, chance, own_L, other_L) for lag in range(-lags, lags)}
+    own_L, other_L = (correlations(path) for path in (policy, reward))
+    found = {lag: _diagonal(values, sd, chance, own_L, other_L) for lag, values in cosines.items()}
     return Lead(found, by, min(len(policy.updates_U), len(reward.updates_U)))
 
 
@@ -292,10 +292,57 @@ def _step(policy: Trajectory, reward: Trajectory) -> coupling.By | None:
     return "update" if few >= FEWEST_STEPS and turns >= 0.8 * (few - 1) else None
 
 
-def _correlations(path: Trajectory) -> Doubles:
-    """Mean cosine of steps 1, 2, ... apart; those that are not known count as unrelated."""
-    means = geometry.lag_means(geometry.lagged_cosines(path, max(len(path.updates_U) - 1, 1)), ("whole",))["mean"]
-    return np.asarray(np.nan_to_num(means.to_numpy(np.float64)))
+def correlations(path: Trajectory) -> Doubles:
+    """Mean cosine of steps 1, 2, ... apart, (U - 1,), all modules together; those that are not known count as unrelated.
+
+    The cosines of all pairs at one lag add up to a correlation of the series of unit steps with itself, which the Fourier transform brings for
+    all lags at once. A step of which only some modules are known has another length beside each partner: its pairs are added one by one.
+    """
+    whole_U, partial_U = _partial(path)
+    sums_L, counts_L = _pairs_of_known(path, whole_U) + _pairs_of_partial(path, partial_U)
+    return np.asarray(np.nan_to_num(geometry.ratio(sums_L, counts_L))[1:])
+
+
+def _partial(path: Trajectory) -> tuple[geometry.Mask, geometry.Mask]:
+    """Which steps are known in all modules that are known in any step, and which only in some of them."""
+    known_UT = geometry.known(path)
+    some_U = known_UT.any(axis=1)
+    whole_U = some_U & known_UT[:, known_UT.any(axis=0)].all(axis=1)
+    return np.asarray(whole_U), np.asarray(some_U & ~whole_U)
+
+
+def _pairs_of_known(path: Trajectory, whole_U: geometry.Mask) -> Doubles:
+    """Sum of cosines and number of pairs by lag, 2 x U, of steps whose modules are all known."""
+    length_U = np.sqrt(np.nan_to_num(geometry.squares(path)).sum(axis=1))
+    moved_U = whole_U & (length_U > 0)
+    scale_U = np.divide(1.0, length_U, out=np.zeros_like(length_U), where=moved_U)
+    sums_L = np.zeros(len(length_U))
+    for t in range(len(path.modules_T)):  # in double precision one module at a time, so memory stays that of one
+        sums_L += _autocorrelated(path.sketches_UTK[:, t] * scale_U[:, None])
+    return np.stack([sums_L, _autocorrelated(moved_U[:, None].astype(np.float64)).round()])
+
+
+def _autocorrelated(rows_UK: Doubles) -> Doubles:
+    """sum_u <x_u, x_(u + l)> for l = 0 .. U - 1."""
+    count = len(rows_UK)
+    size = fft.next_fast_len(2 * count, real=True)
+    power = np.square(np.abs(fft.rfft(rows_UK.T, size))).sum(axis=0)
+    return np.asarray(fft.irfft(power, size)[:count])
+
+
+def _pairs_of_partial(path: Trajectory, partial_U: geometry.Mask) -> Doubles:
+    """The same of pairs in which at least one step is known in some modules only."""
+    count = len(path.updates_U)
+    found = np.zeros((2, count))
+    places = np.flatnonzero(partial_U)
+    for begin in range(0, len(places), BLOCK):
+        own_P, other_U = places[begin : begin + BLOCK, None], np.arange(count)
+        some = _at(path, own_P[:, 0])
+        cosines_PU = geometry.cosine(geometry.gram(some, path), geometry.lengths(some, path))
+        once_PU = np.isfinite(cosines_PU) & (~partial_U | (other_U > own_P))  # a pair of two such steps stands in the table twice
+        apart_N = np.abs(other_U - own_P)[once_PU]
+        found += np.stack([np.bincount(apart_N, weights, count) for weights in (cosines_PU[once_PU], np.ones(len(apart_N)))])
+    return found
 
 
 def _diagonal(values: Doubles, sd: float, chance: Chance, own_L: Doubles, other_L: Doubles) -> Estimate:

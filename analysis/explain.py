@@ -83,7 +83,7 @@ FIGURES: Mapping[str, Explanation] = {
     "cosine_heatmap": Explanation(
         "Which layers keep their direction from update to update, or share it with the other role: red along, blue against.",
         "⟨d_t, d_(t−1)⟩ / (‖d_t‖ ‖d_(t−1)‖) over the modules of a row; or with the other role's latest update in place of d_(t−1)",
-        f"{_ORTHOGONAL}. {_MOMENTUM}. This map has no null: the map of coupling has.",
+        f"{_ORTHOGONAL}. {_MOMENTUM}. Beside the other role's update cells within chance are dotted; for the previous update chance is not recorded.",
     ),
     "norm_heatmap": Explanation(
         "How far each layer or kind of module moved at each update.",

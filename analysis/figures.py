@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from analysis import nulls
 from analysis.spec import Axis, FigureSpec, Mark
 from analysis.trajectory import layer_words
 
@@ -37,6 +38,12 @@ COSINES = {
     "cos_previous": "cosine with the role's previous update",
     "cos_other_update": "cosine with the other role's latest update",
 }
+#: The column that holds the chance SD of a cosine, where one is recorded.
+CHANCE = {"cos_other_update": "null_other_update"}
+#: Cells of a heat map above which those within chance get no dots: they would be smaller than ink and pixels.
+MOST_DOTTED = 3_000
+#: What a caption says where older recordings hold no chance spreads.
+NO_CHANCE = "This recording holds no chance spreads (null_other_update), so nothing here says what chance would give."
 
 
 #: One sentence on what is measured and by which formula, one on when it misleads.
@@ -50,9 +57,12 @@ NOTES = {
         "Mean over completions of Σ over tokens (log policy − log reference). A sampled estimate: one batch may fall below zero, and longer texts weigh more."
     ),
     "runs": " One colour and dash for each run: thin line, training batches; dots, held-out prompts.",
-    "norm": "‖ΔW‖ of a {rows} = √Σ‖ΔW of its modules‖², in {space}. Misleads when rows differ in size: more weights, larger norm.",
+    "norm": "‖ΔW‖ of a {rows} = √Σ‖ΔW of its modules‖², in {space}. Misleads when rows differ in size: more weights, larger norm. A norm has no chance level.",
     "cosine": (
         "{what}: Σ⟨ΔW, ΔW′⟩ / (‖ΔW‖ ‖ΔW′‖) over the modules of a {rows}. Misleads near 0: in many dimensions unrelated updates are orthogonal by default."
+    ),
+    "no chance": (
+        "A recording holds no chance spread of this cosine (persistence_lags has a band for all modules together), and momentum alone keeps a direction."
     ),
 }
 
@@ -235,10 +245,44 @@ def cosine_heatmap(updates: pd.DataFrame, role: str, *, run: str, column: str = 
         .join(known.groupby(["row", "update"], sort=False, observed=True)["clock"].max())
     )
     length = np.sqrt((sums.pop("own") * sums.pop("other")).to_numpy())
-    data = sums.assign(value=np.where(length > 0, sums["inner"].to_numpy() / np.where(length > 0, length, 1), np.nan)).drop(columns="inner").reset_index()
-    note = NOTES["cosine"].format(what=COSINES[column].capitalize(), rows=rows)
+    data = sums.assign(value=np.where(length > 0, sums["inner"].to_numpy() / np.where(length > 0, length, 1), np.nan)).drop(columns="inner")
+    data, told = _against_chance(data, known, column, f"cells of the {ROLE_WORDS.get(role, role)}")
+    note = f"{NOTES['cosine'].format(what=COSINES[column].capitalize(), rows=rows)} {told}"
     title = f"{'Persistence' if column == 'cos_previous' else 'Alignment'}: {ROLE_WORDS.get(role, role)}"
-    return _heat("cosine_heatmap", title, data, role, rows, Axis("value", "cosine", scale="diverging"), note, run)
+    return _heat("cosine_heatmap", title, data.reset_index(), role, rows, Axis("value", "cosine", scale="diverging"), note, run)
+
+
+def _against_chance(cells: pd.DataFrame, modules: pd.DataFrame, column: str, what: str) -> tuple[pd.DataFrame, str]:
+    """The cells with `null`, the chance SD of each, and `within`, whether it lies within chance; and what a caption says of that.
+
+    `within` is left out where dots would be too many, both where no spread is recorded. `modules` are the rows that the cells are sums of.
+    """
+    if column not in CHANCE:
+        return cells, NOTES["no chance"]
+    sd = _null_sd(modules, CHANCE[column]).reindex(cells.index)
+    z = cells["value"] / sd.where(sd > 0)
+    if z.isna().all():
+        return cells, NO_CHANCE if len(cells) else ""
+    found, told = cells.assign(null=sd.astype(np.float32)), beyond(z.to_numpy(), what)
+    if len(cells) > MOST_DOTTED:
+        return found, told
+    return found.assign(within=z.abs() <= nulls.REACH), f"Dotted: within chance. {told}"
+
+
+def _null_sd(modules: pd.DataFrame, column: str) -> pd.Series[Any]:
+    """Chance SD of the cosine of each row and update, as `nulls.null_sd` has it; a module whose own is unknown is left out."""
+    known = modules.dropna(subset=[column]) if column in modules else modules[:0].assign(**{column: np.nan})
+    spread = known[column].astype(np.float64) ** 2 * known["own"] * known["other"]
+    sums = known.assign(spread=spread).groupby(["row", "update"], sort=False, observed=True)[["spread", "own", "other"]].sum()
+    length = sums["own"] * sums["other"]
+    return (sums["spread"] / length.where(length > 0)) ** 0.5
+
+
+def beyond(z: np.ndarray[Any, Any], what: str) -> str:
+    """How many of these multiples of their chance SD lie beyond the central 95 %, and how many would by chance."""
+    known = z[np.isfinite(z)]
+    found, chance = int((np.abs(known) > nulls.REACH).sum()), f"{0.05 * len(known):.0f}"
+    return f"{found} of {len(known)} {what} lie beyond 1.96 chance SD; chance alone gives about {chance}, less evenly where they are alike."
 
 
 def _of(updates: pd.DataFrame, role: str, space: str) -> pd.DataFrame:

@@ -336,26 +336,23 @@ def extrapolation(path: Trajectory, window: int = 5, horizon: int = 5) -> pd.Dat
     if window < 1 or horizon < 1:
         raise ValueError(f"window = {window} and horizon = {horizon} must be at least 1")
     now_S = np.arange(window, len(path.updates_U) - horizon + 1)
-    sums = _block_sums(gram(path))
-    scale, past, future = horizon / window, (now_S - window, now_S), (now_S, now_S + horizon)
-    guess2 = scale**2 * sums(past, past)
-    true2 = np.where(_unknown(path, now_S - window, now_S + horizon), np.nan, sums(future, future))
-    inner = scale * sums(past, future)
+    guess2, true2, inner = _forecast_sums(path, now_S, window, horizon)
+    true2 = np.where(_unknown(path, now_S - window, now_S + horizon), np.nan, true2)
     error2 = ratio(np.maximum(guess2 - 2 * inner + true2, 0.0), true2)
     times = {"update": path.updates_U[now_S - 1], "clock": path.clocks_U[now_S - 1], "iteration": path.iterations_U[now_S - 1]}
     judged = {"error": np.sqrt(error2), "stay": np.where(true2 > 0, 1.0, np.nan), "random": np.sqrt(1 + ratio(guess2, true2))}
     return pd.DataFrame(times | judged | {"cosine": cosine(inner, np.sqrt(guess2) * np.sqrt(true2))})
 
 
-def _block_sums(gram_UU: Doubles) -> Any:
-    """A function of two ranges of updates: the inner product of their sums, from a table of running sums."""
-    table = np.pad(gram_UU, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-
-    def sums(rows: tuple[Ints, Ints], columns: tuple[Ints, Ints]) -> Doubles:
-        (a, b), (c, d) = rows, columns
-        return np.asarray(table[b, d] - table[a, d] - table[b, c] + table[a, c])
-
-    return sums
+def _forecast_sums(path: Trajectory, now_S: Ints, window: int, horizon: int) -> Doubles:
+    """|predicted|^2, |true|^2 and <predicted, true>, 3 x S, from running sums of the updates."""
+    found = np.zeros((3, len(now_S)))
+    for t in range(len(path.modules_T)):  # in double precision one module at a time, so memory stays that of one
+        table = np.pad(np.cumsum(path.sketches_UTK[:, t], axis=0, dtype=np.float64), ((1, 0), (0, 0)))
+        guess = horizon / window * (table[now_S] - table[now_S - window])
+        true = table[now_S + horizon] - table[now_S]
+        found += [(guess**2).sum(axis=1), (true**2).sum(axis=1), (guess * true).sum(axis=1)]
+    return found
 
 
 def _unknown(path: Trajectory, first_S: Ints, end_S: Ints) -> Mask:

@@ -220,7 +220,7 @@ def _bar(axes: Any, spec: FigureSpec, mark: Mark) -> Iterator[list[Artist]]:
 
 
 def _heat(axes: Any, spec: FigureSpec, mark: Mark) -> Iterator[list[Artist]]:
-    """Cells with a colour bar; unknown ones stay white."""
+    """Cells with a colour bar; unknown ones stay white, those within chance have a dot."""
     rows = spec.rows(mark)
     if rows.empty or spec.colour is None:
         return
@@ -234,7 +234,14 @@ def _heat(axes: Any, spec: FigureSpec, mark: Mark) -> Iterator[list[Artist]]:
     bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.08, aspect=16, ticks=ticks, format=ticker.FuncFormatter(_number))
     bar.outline.set_visible(False)
     bar.minorticks_off()
-    yield [mesh]
+    yield [mesh, *(_dots(axes, x, y, rows["within"].to_numpy(bool)) if "within" in rows else ())]
+
+
+def _dots(axes: Any, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], chosen: npt.NDArray[np.bool_]) -> list[Artist]:
+    """Dots in the middle of these cells, as large as the cells allow."""
+    room = 72 * axes.figure.get_size_inches() / (len(np.unique(x)), len(np.unique(y)))  # points, axes and margins included
+    look = {"marker": "o", "markersize": float(np.clip(0.2 * room.min(), 0.4, 2.0)), "markeredgewidth": 0, "color": "0.2", "linestyle": "none"}
+    return list(axes.plot(x[chosen], y[chosen], rasterized=len(x) > MOST_VECTOR, **look))
 
 
 def _edges(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

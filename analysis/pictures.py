@@ -12,6 +12,7 @@ from analysis import embedding, projection, quality
 from analysis.figures import ROLE_WORDS, figure
 from analysis.projection import Of
 from analysis.spec import Axis, FigureSpec, Mark
+from analysis.threads import one_thread
 from analysis.trajectory import Ints, Trajectory, same_space
 
 _OF = {"positions": "positions: running sums of sketched updates", "updates": "sketched updates"}
@@ -39,13 +40,13 @@ def trajectories(
 ) -> FigureSpec:
     """Paths of roles or runs in one picture (PCA, UMAP or t-SNE), and how much of it chance would show."""
     shared = same_space(paths)
-    rows = [_scaled(projection.selected(path, _number(layer), None if kind == "all" else kind, of), same_length) for path in shared]
-    found = _by_pca(rows, components, of, seed) if method == "pca" else _by_neighbours(rows, method, components, of, seed)
+    parts = [projection.part_of(path, _number(layer), None if kind == "all" else kind) for path in shared]
+    found = _by_pca(parts, same_length, components, of, seed) if method == "pca" else _by_neighbours(parts, same_length, method, components, of, seed)
     drawn, kept, axes, words = found
     several = len({path.run for path in shared}) > 1
-    data = pd.concat([_rows(*parts, of, several) for parts in zip(shared, drawn, kept, strict=True)], ignore_index=True)
+    data = pd.concat([_rows(*one, of, several) for one in zip(shared, drawn, kept, strict=True)], ignore_index=True)
     scale = ", each path scaled to reach 1" if same_length else ""
-    modules = len(shared[0].modules_T) if layer == kind == "all" else rows[0].shape[1] // shared[0].spec.k
+    modules = len(parts[0].modules_T)
     what = _WHAT.format(method={"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}[method], of=_OF[of], modules=modules, k=shared[0].spec.k, scale=scale)
     updates = sum(len(path.updates_U) for path in shared)
     return FigureSpec(
@@ -72,17 +73,24 @@ def _number(layer: str) -> int | None:
 _Drawn = tuple[Sequence[Any], Sequence[Ints], list[Axis], str]
 
 
-def _by_pca(rows: Sequence[Any], components: int, of: Of, seed: int) -> _Drawn:
-    flat = projection.pca(rows, components, seed, of=of)
+def _by_pca(parts: Sequence[Trajectory], same_length: bool, components: int, of: Of, seed: int) -> _Drawn:
+    """A long path is placed once, whatever its scale and however many components are drawn (`projection.Route`)."""
+    routes = projection.routes(parts, of, same_length=same_length, also=quality.POINTS)
+    flat = projection.drawn(routes, components, seed)
     found, (_, low, high) = float(flat.explained_C.sum()), flat.null.together
     verdict = "more than chance" if found > high else "no more than chance: do not read shape into it"
     axes = [Axis(f"c{i + 1}", f"component {i + 1}", f"{flat.explained_C[i]:.0%} of variance") for i in range(components)]
     told = _PCA.format(count=len(flat.explained_C), found=found, chance=_CHANCE[of], low=low, high=high, verdict=verdict)
-    kept = quality.quality(np.concatenate(rows), np.concatenate(flat.paths_P))
-    return flat.paths_P, [np.arange(len(path)) for path in rows], axes, told + _KEPT.format(kept=kept)
+    counts = [len(route) for route in routes]
+    some = projection.spread(sum(counts), quality.POINTS)
+    high_ND = np.concatenate([route.at(rows) for route, rows in zip(routes, projection.apart(some, counts), strict=True)])
+    with one_thread():
+        kept = quality.quality(high_ND, np.concatenate(flat.paths_P)[some])
+    return flat.paths_P, [np.arange(count) for count in counts], axes, told + _KEPT.format(kept=kept)
 
 
-def _by_neighbours(rows: Sequence[Any], method: str, components: int, of: Of, seed: int) -> _Drawn:
+def _by_neighbours(parts: Sequence[Trajectory], same_length: bool, method: str, components: int, of: Of, seed: int) -> _Drawn:
+    rows = [_scaled(projection.selected(part, of=of), same_length) for part in parts]
     made = embedding.project(method, rows, components, seed, of=of)
     axes = [Axis(f"c{i + 1}", f"coordinate {i + 1}", "no unit") for i in range(components)]
     return made.paths_P, made.rows_P, axes, f"{made.words[:1].upper()}{made.words[1:]}. Lengths and angles mean nothing here."

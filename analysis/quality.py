@@ -13,16 +13,17 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import procrustes
-from scipy.spatial.distance import pdist, squareform
+from scipy.spatial.distance import cdist, pdist, squareform
 from scipy.stats import spearmanr
 from sklearn.decomposition import KernelPCA
-from sklearn.manifold import trustworthiness
 
-from analysis.projection import Doubles, spread
+from analysis.projection import Doubles, Ints, spread
 
 #: Points that distances and neighbours are taken of; of more, so many evenly spread ones.
 POINTS = 1000
 NEIGHBOURS = 10
+#: From so many numbers in a row on, distances are taken from inner products: a matrix product is much faster than all differences.
+WIDE = 64
 
 #: From here on the words of `in_words` hold, best first. Conventions of this project, not laws.
 _KEPT = ((0.95, "neighbours are kept"), (0.85, "most neighbours are kept"), (-np.inf, "neighbours are not kept"))
@@ -68,16 +69,21 @@ def quality(high_ND: npt.ArrayLike, flat_NC: npt.ArrayLike, others: Sequence[npt
     _check(high, pictures)
     kept = spread(len(high), POINTS)
     pictures = [picture[kept] for picture in pictures]
-    near = _narrow(high[kept])
-    distinct = _distinct(near)
-    near, flat = near[distinct], pictures[0][distinct]
-    k = max(0, min(NEIGHBOURS, (len(near) - 1) // 2))
-    return Quality(_kept(near, flat, k), _kept(flat, near, k), rank_correlation(near, flat), stability(pictures), len(near), k)
+    real_NN = _distances(high[kept])
+    distinct = _distinct(real_NN)
+    real_NN, drawn_NN = real_NN[np.ix_(distinct, distinct)], cdist(pictures[0][distinct], pictures[0][distinct])
+    k = max(0, min(NEIGHBOURS, (len(real_NN) - 1) // 2))
+    real, flat = _order(real_NN), _order(drawn_NN)
+    ranks = _rank_correlation(squareform(real_NN, checks=False), squareform(drawn_NN, checks=False))
+    return Quality(_kept(real, flat, k), _kept(flat, real, k), ranks, stability(pictures), len(real), k)
 
 
 def rank_correlation(one_ND: npt.ArrayLike, other_NC: npt.ArrayLike) -> float:
     """Spearman's rank correlation of all pairwise distances; NaN for fewer than three points and where all distances are equal."""
-    one, other = (pdist(np.asarray(points, dtype=np.float64)) for points in (one_ND, other_NC))
+    return _rank_correlation(*(pdist(np.asarray(points, dtype=np.float64)) for points in (one_ND, other_NC)))
+
+
+def _rank_correlation(one: Doubles, other: Doubles) -> float:
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
     return float(spearmanr(one, other).statistic)
@@ -131,12 +137,15 @@ def _check(high: npt.NDArray[np.floating], pictures: Sequence[Doubles]) -> None:
         raise ValueError("points and pictures must be finite; leave out updates after a run has diverged")
 
 
-def _narrow(rows_ND: npt.NDArray[np.floating]) -> Doubles:
-    """Centred rows in double precision, because distances of points far from zero lose their last digits."""
-    if rows_ND.shape[1] > len(rows_ND):
-        return principal_coordinates(rows_ND)
-    rows = rows_ND.astype(np.float64)
-    return np.asarray(rows - rows.mean(axis=0))
+def _distances(rows_ND: npt.NDArray[np.floating]) -> Doubles:
+    """All distances, in double precision and without a wide copy: of rows far from zero single precision would lose the last digits."""
+    if rows_ND.shape[1] < WIDE:
+        return np.asarray(cdist(rows_ND, rows_ND))
+    gram_NN = _inner_products(rows_ND)
+    squares_N = np.diagonal(gram_NN)
+    found = np.sqrt(np.maximum(squares_N[:, None] + squares_N - 2 * gram_NN, 0))
+    np.fill_diagonal(found, 0)
+    return np.asarray(found)
 
 
 def _inner_products(rows_ND: npt.NDArray[np.floating], width: int = 4096) -> Doubles:
@@ -152,17 +161,26 @@ def _inner_products(rows_ND: npt.NDArray[np.floating], width: int = 4096) -> Dou
     return gram_NN
 
 
-def _distinct(points_NR: Doubles) -> npt.NDArray[np.bool_]:
+def _distinct(distances_NN: Doubles) -> npt.NDArray[np.bool_]:
     """Which points are the first of those that single precision cannot tell apart: the order of equals is no finding."""
-    if len(points_NR) < 2:
-        return np.ones(len(points_NR), dtype=bool)
-    distances_NN = squareform(pdist(points_NR))
-    equal_NN = distances_NN <= np.finfo(np.float32).eps * distances_NN.max()
+    equal_NN = distances_NN <= np.finfo(np.float32).eps * distances_NN.max(initial=0.0)
     return np.asarray(~np.tril(equal_NN, -1).any(axis=1))
 
 
-def _kept(points: Doubles, picture: Doubles, k: int) -> float:
-    return float(trustworthiness(points, picture, n_neighbors=k)) if k > 0 else float("nan")
+def _order(distances_NN: Doubles) -> Ints:
+    """Of each point all points by distance, itself first."""
+    return np.argsort(distances_NN - np.eye(len(distances_NN)), axis=1)
+
+
+def _kept(real_NN: Ints, drawn_NN: Ints, k: int) -> float:
+    """Trustworthiness (see `quality`) of neighbours in a picture, from orders; scikit-learn's would sort all distances once more for each direction."""
+    count = len(real_NN)
+    if not k:
+        return float("nan")
+    rank_NN = np.empty_like(real_NN)
+    np.put_along_axis(rank_NN, real_NN, np.arange(count)[None], axis=1)
+    ranks_NK = np.take_along_axis(rank_NN, drawn_NN[:, 1 : k + 1], axis=1)
+    return float(1 - 2 / (count * k * (2 * count - 3 * k - 1)) * np.maximum(ranks_NK - k, 0).sum())
 
 
 def _least(found: Quality) -> float:

@@ -129,7 +129,7 @@ class Sources:
         found = [(one.run, path) for one in self._recordings for path in one.trajectories(self._roles)]
         if not found:
             raise ValueError(f"no path of {' or '.join(self._roles)} was recorded")
-        return [replace(path, run=run) for run, path in found]
+        return [path if path.run == run else replace(path, run=run) for run, path in found]
 
     # --- a comparison ---
 
@@ -148,7 +148,7 @@ class Sources:
     @property
     def evidence(self) -> list[Evidence]:
         """The runs as the report reads them."""
-        return [_evidence(one) for one in self._recordings]
+        return [evidence(one) for one in self._recordings]
 
     def _stacked(self, stream: str) -> pd.DataFrame:
         """One stream of all runs, words as plain text, with run, method and seed beside each row."""
@@ -190,8 +190,8 @@ class Sources:
         return self.comparison.differences
 
 
-def _evidence(one: Recording) -> Evidence:
-    """Words as plain text, and paths where directions were recorded."""
+def evidence(one: Recording) -> Evidence:
+    """One run as the report reads it: words as plain text, and paths where directions were recorded; no group, and no number of parameters."""
     updates, metrics, completions = (tables.plain(one.frame(stream)) for stream in ("updates", "metrics", "completions"))
     drawn = [] if one.frame("directions").empty else one.trajectories(("policy", "reward"))
     paths = {path.role: _measured(path, updates) for path in drawn}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,12 @@ from tsdownsample import NaNMinMaxLTTBDownsampler
 from analysis.look import COLOURS, style
 from analysis.spec import Axis, FigureSpec, Mark
 
+Floats = npt.NDArray[np.float32]
+
 MOST_POINTS = 4_000
 MOST_COLUMNS = 800
+#: Letters of a title along the horizontal axis in one line: what a chart has room for in the columns of a page 900 px wide.
+MOST_LETTERS = 32
 
 #: No cloud upload, no logo: plotly's own defaults offer both.
 CONFIG: dict[str, Any] = {
@@ -208,45 +213,46 @@ def _heat(spec: FigureSpec, mark: Mark) -> list[Any]:
     rows = spec.rows(mark)
     if rows.empty or spec.colour is None:
         return []
-    grid = rows.pivot_table(index=spec.y.column, columns=spec.x.column, values=spec.colour.column, aggfunc="last", dropna=False, observed=True)
-    grid = _binned(grid.loc[sorted(grid.index, key=_row_order)])
-    values, bar = _colours(_numbers(grid.to_numpy()), spec.colour)
-    shown = np.where(np.isfinite(grid.to_numpy()), grid.to_numpy(), np.nan).astype(np.float32)
-    x = grid.columns.to_numpy(np.float32)
-    hover = f"{spec.x.label} %{{x:.0f}}<br>{spec.y.label} %{{y}}<br>{spec.colour.label} %{{customdata:.3g}} {spec.colour.unit}<extra></extra>"
-    return [
-        go.Heatmap(
-            x=x,
-            y=[_safe(row) for row in grid.index],
-            z=values,
-            customdata=shown,
-            hovertemplate=hover,
-            xgap=0.6 if len(x) < 80 else 0,
-            ygap=1 if len(grid) < 80 else 0,
-            **bar,
-        )
-    ]
+    names = sorted({str(row) for row in rows[spec.y.column].unique()}, key=_row_order)
+    x, cells = _cells(spec, rows, names, [column for column in (spec.colour.column, "null", "within") if column in rows])
+    values, bar = _colours(cells[spec.colour.column], spec.colour)
+    gaps = {"xgap": 0.6 if len(x) < 80 else 0, "ygap": 1 if len(names) < 80 else 0}
+    return [go.Heatmap(x=x, y=[_safe(name) for name in names], z=values, **_read_off(spec, spec.colour, cells), **gaps, **bar)]
+
+
+def _cells(spec: FigureSpec, rows: pd.DataFrame, names: Sequence[str], columns: Sequence[str]) -> tuple[Floats, dict[str, Floats]]:
+    """Places along x, and each column as a grid of the named rows by these places; the first column decides what a bin of many places keeps."""
+    along, across = np.unique(rows[spec.x.column].to_numpy(np.float32), return_inverse=True)
+    down = pd.Index(names).get_indexer(pd.Index(rows[spec.y.column].astype(str)))
+    found = {}
+    for column in columns:
+        found[column] = np.full((len(names), len(along)), np.nan, dtype=np.float32)
+        found[column][down, across] = _numbers(rows[column])
+    if len(along) <= MOST_COLUMNS:
+        return along, found
+    edges = np.linspace(0, len(along), MOST_COLUMNS + 1).astype(np.int64)
+    kept = _largest(found[columns[0]], edges)
+    return along[edges[:-1]], {column: np.take_along_axis(grid, kept, axis=1) for column, grid in found.items()}
+
+
+def _largest(values: Floats, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Of each row and bin, the place of the value of largest size; missing ones only where there is no other."""
+    size = np.where(np.isfinite(values), np.abs(values), -1)
+    return np.stack([a + size[:, a:b].argmax(axis=1) for a, b in itertools.pairwise(edges)], axis=1)
+
+
+def _read_off(spec: FigureSpec, colour: Axis, cells: Mapping[str, Floats]) -> dict[str, Any]:
+    """What a cell says when it is pointed at, and the dots in those within chance: plotly makes them as large as the cells allow."""
+    shown = cells[colour.column]
+    value, chance = ("customdata[0]", "<br>chance SD %{customdata[1]:.2g}") if "null" in cells else ("customdata", "")
+    hover = f"{spec.x.label} %{{x:.0f}}<br>{spec.y.label} %{{y}}<br>{colour.label} %{{{value}:.3g}} {colour.unit}{chance}<extra></extra>"
+    told = {"customdata": np.stack([shown, cells["null"]], axis=-1) if chance else shown, "hovertemplate": hover}
+    return told | ({"text": np.where(cells["within"] > 0, "•", "").tolist(), "texttemplate": "%{text}"} if "within" in cells else {})
 
 
 def _row_order(row: str) -> tuple[int, int, str]:
     """Layers by number from the bottom, words by the alphabet, what is outside the blocks on top."""
     return (2, 0, "") if row == "outside" else (0, int(row), "") if row.isdecimal() else (1, 0, row)
-
-
-def _binned(grid: pd.DataFrame) -> pd.DataFrame:
-    """At most `MOST_COLUMNS` columns; each bin keeps the value of largest size."""
-    if grid.shape[1] <= MOST_COLUMNS:
-        return grid
-    edges = np.linspace(0, grid.shape[1], MOST_COLUMNS + 1).astype(np.int64)
-    values = grid.to_numpy(np.float32)
-    parts = [_largest(values[:, a:b]) for a, b in itertools.pairwise(edges)]
-    return pd.DataFrame(np.stack(parts, axis=1), index=grid.index, columns=grid.columns[edges[:-1]])
-
-
-def _largest(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Of each row, the value of largest size; missing ones only where there is no other."""
-    place = np.where(np.isfinite(values), np.abs(values), -1).argmax(axis=1)
-    return np.asarray(values[np.arange(len(values)), place])
 
 
 def _colours(values: npt.NDArray[np.float32], axis: Axis) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
@@ -297,8 +303,20 @@ _DRAW = {"line": _line, "band": _band, "points": _points, "interval": _interval,
 # --- layout ------------------------------------------------------------------------------------
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
-    look: dict[str, Any] = {"title": {"text": axis.text, "standoff": 6}, "gridcolor": _GRID, "zerolinecolor": _GRID, "automargin": True}
+def _title(axis: Axis, most: int) -> str:
+    """The title in lines of so many letters; one that is too long breaks before its unit, if the rest fits then."""
+    label, bracket, unit = axis.text.rpartition(" (")
+    parts = [label, f"({unit}"] if bracket and len(label) <= most < len(axis.text) else [axis.text]
+    return "<br>".join(_safe(line) for part in parts for line in textwrap.wrap(part, most, break_on_hyphens=False))
+
+
+def _upright(height: int) -> int:
+    """Letters along the vertical axis: of 7 px each, in what legend and horizontal axis leave of a chart this high."""
+    return max((height - 100) // 7, 12)
+
+
+def _axis(axis: Axis, most: int) -> dict[str, Any]:
+    look: dict[str, Any] = {"title": {"text": _title(axis, most), "standoff": 6}, "gridcolor": _GRID, "zerolinecolor": _GRID, "automargin": True}
     if axis.scale == "category":
         look |= {"type": "category", "showgrid": False, "nticks": 12, "ticks": ""}
     return look | ({"type": "log"} if axis.scale == "log" else {})
@@ -327,4 +345,4 @@ def _lay_out(chart: go.Figure, spec: FigureSpec, height: int) -> None:
         axes = {f"{letter}axis": _axis_3d(axis) for letter, axis in zip("xyz", (spec.x, spec.y, spec.z), strict=True)}
         chart.update_layout(scene={**axes, "aspectmode": "cube", "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.15}}})
     else:
-        chart.update_layout(xaxis=_axis(spec.x), yaxis=_axis(spec.y))
+        chart.update_layout(xaxis=_axis(spec.x, MOST_LETTERS), yaxis=_axis(spec.y, _upright(height)))

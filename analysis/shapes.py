@@ -133,8 +133,11 @@ def _principal(x_SD: npt.NDArray[Any]) -> Doubles:
 
 
 def _leading(x_SD: npt.NDArray[Any], k: int) -> Doubles:
-    """D x k right singular vectors of the largest singular values, by way of the small Gram matrix; fewer if x has fewer."""
+    """D x k right singular vectors of the largest singular values, by way of the smaller Gram matrix, S x S or D x D; fewer if x has fewer."""
     rows = x_SD.astype(np.float64)
-    values, vectors = linalg.eigh(rows @ rows.T)
-    chosen = np.flatnonzero(values > TOLERANCE * values[-1])[-k:]
-    return np.asarray(rows.T @ (vectors[:, chosen] / np.sqrt(values[chosen])))
+    count, width = rows.shape
+    small = rows @ rows.T if count <= width else rows.T @ rows
+    values, vectors = linalg.eigh(small, subset_by_index=[max(len(small) - k, 0), len(small) - 1])
+    chosen = np.flatnonzero(values > TOLERANCE * values[-1])
+    found = vectors[:, chosen]
+    return np.asarray(rows.T @ (found / np.sqrt(values[chosen])) if count <= width else found)

@@ -37,7 +37,8 @@ class Mark:
 
     line: x, y (and z), one per series. band: x, low, high. points: x, y (and z).
     interval: x and y, with whiskers from low to high `along` one of them.
-    heat: x, y and the colour axis. bar: x, y, with whiskers where low and high are known.
+    heat: x, y and the colour axis; a dot in cells whose column `within` is true (within chance), `null` is the chance SD of each.
+    bar: x, y, with whiskers where low and high are known.
     """
 
     kind: MarkKind

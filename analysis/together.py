@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis import coupling, evidence, geometry, nulls
 from analysis.evidence import Lead
-from analysis.figures import ROLE_WORDS, figure
+from analysis.figures import NO_CHANCE, ROLE_WORDS, beyond, figure
 from analysis.geometry import Doubles
 from analysis.movement import CHANCE_WORDS, recording, space_of
 from analysis.projection import spread
@@ -31,9 +31,10 @@ FULL = 4.0
 ROOM = 5.0
 #: Steps of each role that a heat map of lags shows; longer runs are thinned evenly.
 MOST_STEPS = 400
+#: Of more steps of a role only so many are held against those of the other one: all pairs of 10,000 would take half a minute.
+MOST_COUNTED = 2000
 
 _CHANCE, _POLICY, _REWARD = "chance, 95 %", "policy leads", "reward leads"
-_NO_NULL = "This recording holds no chance spreads (null_other_update), so nothing here says what chance would give."
 
 NOTES = {
     "alignment": (
@@ -87,13 +88,6 @@ def _absent(role: str, space: str) -> str:
     return f"Not recorded: updates of the role {role} beside those of another one in the {space} space."
 
 
-def _beyond(z: Doubles, what: str) -> str:
-    """How many lie beyond the central 95 %, and how many would by chance."""
-    known = z[np.isfinite(z)]
-    found, chance = int((np.abs(known) > nulls.REACH).sum()), f"{0.05 * len(known):.0f}"
-    return f"{found} of {len(known)} {what} lie beyond 1.96 chance SD; chance alone gives about {chance}, less evenly where they are alike."
-
-
 # --- cosine by update --------------------------------------------------------------------------
 
 
@@ -121,7 +115,7 @@ def alignment_curve(updates: pd.DataFrame, *, run: str, role: str = "policy", sp
 def _alignment_words(found: pd.DataFrame, *, drawn: bool) -> str:
     z = geometry.ratio(found["cosine"], found["null"])
     far = found.iloc[int(found["cosine"].abs().to_numpy().argmax())]
-    chance = _beyond(z, "updates") if np.isfinite(z).any() else f"No band. {_NO_NULL}"
+    chance = beyond(z, "updates") if np.isfinite(z).any() else f"No band. {NO_CHANCE}"
     ceiling = found["attainable"].mean()
     could = f" Attainable on average: {ceiling:.3g}{'' if drawn else ', too far above to be drawn'}." if np.isfinite(ceiling) else ""
     return f"Mean over {len(found)} updates {found['cosine'].mean():+.4f}, largest {far['cosine']:+.4f} at update {far['update']}. {chance}{could}"
@@ -144,7 +138,7 @@ def coupling_map(updates: pd.DataFrame, *, run: str, role: str = "policy", space
     known = bool(np.isfinite(z).any())
     data = found[["row", "update", "clock", "cosine", "null"]].assign(value=z if known else found["cosine"], layer="cells", series=role)
     note = NOTES["map"].format(what="Cosine over its chance SD" if known else "Cosine", rows=rows, **_words(updates, role, place))
-    numbers = (_beyond(z, "cells") if known else f"{len(found)} cells. {_NO_NULL}") if len(found) else _absent(role, place)
+    numbers = (beyond(z, "cells") if known else f"{len(found)} cells. {NO_CHANCE}") if len(found) else _absent(role, place)
     title = f"Coupling: {ROLE_WORDS.get(role, role)}"
     axes = Axis("update", f"{ROLE_WORDS.get(role, role)} update"), Axis("row", rows, scale="category")
     marks, colour = (Mark("heat", "cells"),), _colour(known)
@@ -201,7 +195,7 @@ def _places(updates: pd.DataFrame, role: str, space: str) -> pd.Series[Any]:
 
 def _band_words(modules: pd.DataFrame, own: Sketched, other: Sketched) -> str:
     if not modules["sd"].notna().any():
-        return f"No band. {_NO_NULL}"
+        return f"No band. {NO_CHANCE}"
     band = "Band: the central 95 % of that mean if updates were noise of their norms, a lower limit, for real updates are less spread;"
     if own is None or other is None:
         return f"{band} without sketches, a mean is taken to scatter as much as one update, which is too much and never too little."
@@ -253,8 +247,10 @@ def _pair(policy: Sketched, reward: Sketched, by: coupling.By) -> tuple[tuple[Tr
 
 def _cells(policy: Trajectory, reward: Trajectory, updates: pd.DataFrame, by: coupling.By, show: str) -> tuple[pd.DataFrame, str]:
     """The rows of the heat map with the line between both sides, and their numbers in words."""
-    every_TS = coupling.cosine_matrix(policy, reward).values
+    whole = (len(policy.clocks_U), len(reward.clocks_U))
     sd, chance = evidence.typical_chance(recording(updates, policy.run, policy, reward), policy)
+    policy, reward = (path.some(spread(len(path.clocks_U), MOST_COUNTED)) for path in (policy, reward))
+    every_TS = coupling.cosine_matrix(policy, reward).values
     t_T, s_S = spread(len(policy.clocks_U), MOST_STEPS), spread(len(reward.clocks_U), MOST_STEPS)
     cosines_TS = every_TS[np.ix_(t_T, s_S)]
     x_T, row_S = ((path.updates_U if by == "update" else path.iterations_U)[kept] for path, kept in ((policy, t_T), (reward, s_S)))
@@ -264,18 +260,19 @@ def _cells(policy: Trajectory, reward: Trajectory, updates: pd.DataFrame, by: co
     after_TS = coupling.lags(policy, reward, by)[np.ix_(t_T, s_S)] >= 0
     turn_T = np.flatnonzero(after_TS.any(axis=1))  # the last policy steps may have no reward step after them
     now = {"x": x_T[turn_T], "row": row_S[after_TS[turn_T].argmax(axis=1)].astype(str), "clock": policy.clocks_U[t_T][turn_T]}
-    return pd.concat([cells, pd.DataFrame({"layer": "now", "series": "now", **now})], ignore_index=True), _cell_words(every_TS, sd, chance, cosines_TS.shape)
+    return pd.concat([cells, pd.DataFrame({"layer": "now", "series": "now", **now})], ignore_index=True), _cell_words(
+        every_TS, sd, chance, whole, cosines_TS.shape
+    )
 
 
-def _cell_words(every_TS: Doubles, sd: float, chance: evidence.Chance, drawn: tuple[int, ...]) -> str:
+def _cell_words(every_TS: Doubles, sd: float, chance: evidence.Chance, whole: tuple[int, int], drawn: tuple[int, ...]) -> str:
     known = every_TS[np.isfinite(every_TS)]
     if not len(known):
         return "Not recorded: two steps whose cosine is known."
-    thin = f" Drawn: {drawn[0]} by {drawn[1]} of them." if drawn != every_TS.shape else ""
-    size = (
-        f"{every_TS.shape[0]} by {every_TS.shape[1]} steps, cosines from {known.min():+.3f} to {known.max():+.3f}, chance SD {sd:.3g}: {CHANCE_WORDS[chance]}."
-    )
-    return f"{size} {_beyond(known / sd, 'cells')}{thin}"
+    counted = f" Counted: {every_TS.shape[0]} by {every_TS.shape[1]} of them, evenly spread." if whole != every_TS.shape else ""
+    thin = f"{counted} Drawn: {drawn[0]} by {drawn[1]} of them." if drawn != whole else ""
+    size = f"{whole[0]} by {whole[1]} steps, cosines from {known.min():+.3f} to {known.max():+.3f}, chance SD {sd:.3g}: {CHANCE_WORDS[chance]}."
+    return f"{size} {beyond(known / sd, 'cells')}{thin}"
 
 
 @figure

@@ -7,8 +7,9 @@ only if their `SketchSpec` is equal; everything else is refused. No files, no pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,21 @@ import pyarrow.compute as pc
 from interplay.records import SketchSpec
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+#: Updates that are summed up in double precision at a time: a whole double-precision copy would be twice the path.
+BLOCK = 256
 #: Layer number of modules outside the transformer blocks, such as heads and embeddings.
 OUTSIDE = -1
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Some positions of a path, and how far from its start it comes at all. N positions, D = T x K."""
+
+    positions_ND: Floats
+    reach: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,7 @@ class Trajectory:
     layers_T: Ints
     norms_UT: Floats
     sketches_UTK: Floats
+    _surveys: dict[bytes, Survey] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @classmethod
     def from_table(cls, directions: pa.Table, role: str, spec: SketchSpec, *, run: str = "", updates: pa.Table | None = None) -> Trajectory:
@@ -51,8 +64,7 @@ class Trajectory:
         _check_spec(rows, spec)
         places = rows.select(["clock", "update", "iteration", "module", "layer"]).to_pandas()
         times, modules, u, t = _index(places)
-        sketches = np.zeros((len(times), len(modules), spec.k), dtype=np.float32)
-        sketches[u, t] = _sketches(rows, spec.k)
+        sketches = _sketches(rows, u, t, (len(times), len(modules), spec.k))
         norms = np.linalg.norm(sketches, axis=2) if updates is None else _norms(updates, role, spec.space, times, modules)
         return cls(
             run=run,
@@ -70,10 +82,19 @@ class Trajectory:
     @property
     def positions_UTK(self) -> Floats:
         """Where the weights are after each update, from the start of the recording."""
-        found = np.empty_like(self.sketches_UTK)
-        for t in range(found.shape[1]):  # in double precision one module at a time, so memory stays that of one
-            found[:, t] = np.cumsum(self.sketches_UTK[:, t], axis=0, dtype=np.float64)
-        return found
+        return self.path_UD()[1:].reshape(self.sketches_UTK.shape)
+
+    @property
+    def updates_UD(self) -> Floats:
+        """The updates as rows; D = T x K."""
+        count, modules, k = self.sketches_UTK.shape
+        return self.sketches_UTK.reshape(count, modules * k)
+
+    @cached_property
+    def squares_U(self) -> Doubles:
+        """The squared length of each update as sketched, all modules together."""
+        squares_U: Doubles = np.einsum("ud,ud->u", self.updates_UD, self.updates_UD, dtype=np.float64)
+        return squares_U
 
     def layers(self) -> Trajectory:
         """The same path with modules summed to layers: squared norms add, sketches add."""
@@ -86,8 +107,17 @@ class Trajectory:
         names = tuple("outside" if number == OUTSIDE else f"layer {number}" for number in numbers)
         return replace(self, modules_T=names, layers_T=numbers, norms_UT=np.sqrt(squares_UL).astype(np.float32), sketches_UTK=sketches_ULK)
 
+    def some(self, kept_N: Ints) -> Trajectory:
+        """Its updates with these row numbers, in order, as if the others had not been recorded: a set of steps, and no path any more."""
+        if len(kept_N) == len(self.updates_U):
+            return self
+        of_updates = ("updates_U", "clocks_U", "iterations_U", "norms_UT", "sketches_UTK")
+        return replace(self, **{name: getattr(self, name)[kept_N] for name in of_updates})
+
     def only(self, modules: Sequence[str]) -> Trajectory:
-        """The same path in some of its modules, in the given order."""
+        """The same path in some of its modules, in the given order; itself where these are all."""
+        if tuple(modules) == self.modules_T:
+            return self
         index = [self.modules_T.index(name) for name in modules]
         return replace(
             self,
@@ -99,8 +129,38 @@ class Trajectory:
 
     def path_UD(self) -> Floats:
         """Positions as one row per update, the start (zero) first; D = T x K."""
-        flat = self.positions_UTK.reshape(len(self.updates_U), -1)
-        return np.concatenate([np.zeros((1, flat.shape[1]), dtype=np.float32), flat])
+        found = np.zeros((len(self.updates_U) + 1, self.updates_UD.shape[1]), dtype=np.float32)
+        for begin, block in self._blocks():
+            found[begin + 1 : begin + 1 + len(block)] = block
+        return found
+
+    def survey(self, rows_N: Ints) -> Survey:
+        """The rows of `path_UD` with these numbers, in order, and the reach of all; made once, and kept as long as the path.
+
+        So pictures that differ in scale or dimensions alone need not place a long path again.
+        """
+        key = rows_N.tobytes()
+        if key not in self._surveys:
+            self._surveys[key] = self._survey(rows_N)
+        return self._surveys[key]
+
+    def _survey(self, rows_N: Ints) -> Survey:
+        positions, farthest = np.zeros((len(rows_N), self.updates_UD.shape[1]), dtype=np.float32), 0.0
+        for begin, block in self._blocks():
+            first, stop = np.searchsorted(rows_N, [begin + 1, begin + 1 + len(block)])
+            positions[first:stop] = block[rows_N[first:stop] - begin - 1]
+            farthest = np.maximum(farthest, np.einsum("ud,ud->u", block, block).max())
+        return Survey(positions, float(np.sqrt(farthest)))
+
+    def _blocks(self) -> Iterator[tuple[int, Doubles]]:
+        """Positions in double precision, `BLOCK` updates at a time, each block with the number of its first update."""
+        last = np.zeros(self.updates_UD.shape[1])
+        for begin in range(0, len(self.updates_U), BLOCK):
+            block = self.updates_UD[begin : begin + BLOCK].astype(np.float64)
+            block[0] += last
+            np.cumsum(block, axis=0, out=block)
+            last = block[-1]
+            yield begin, block
 
 
 def same_space(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -151,12 +211,16 @@ def _index(places: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, Ints, Ints
     return times, modules, u.astype(np.int64), t.astype(np.int64)
 
 
-def _sketches(rows: pa.Table, k: int) -> Floats:
-    if rows.num_rows == 0:
-        return np.zeros((0, k), dtype=np.float32)
-    flat = rows["sketch"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    scale = rows["scale"].to_numpy().astype(np.float32)
-    return np.asarray(flat.astype(np.float32).reshape(-1, k) * scale[:, None])
+def _sketches(rows: pa.Table, u: Ints, t: Ints, shape: tuple[int, int, int]) -> Floats:
+    """All sketches in weight units, each in its place; some rows at a time, so that nothing but the result is large."""
+    found, begin = np.zeros(shape, dtype=np.float32), 0
+    for batch in rows.select(["sketch", "scale"]).to_batches(max_chunksize=8192):
+        numbers = batch["sketch"].flatten().to_numpy(zero_copy_only=False).reshape(-1, shape[2]).astype(np.float32)
+        numbers *= batch["scale"].to_numpy(zero_copy_only=False).astype(np.float32)[:, None]
+        end = begin + batch.num_rows
+        found[u[begin:end], t[begin:end]] = numbers
+        begin = end
+    return found
 
 
 def _norms(updates: pa.Table, role: str, space: str, times: pd.DataFrame, modules: pd.DataFrame) -> npt.NDArray[np.floating]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from app import engine
+from app.commands import engine
 from interplay import __version__, kept
 from interplay.compare import BUDGET, Plan
 from interplay.config import Parser, RunConfig, add_arguments, chosen_settings, field_name, given
@@ -100,7 +100,7 @@ def _train(arguments: argparse.Namespace) -> int:
     _restart_tuned()
     _quiet_libraries()
     loop = engine.load()
-    from app.progress import reporting
+    from app.commands.progress import reporting
 
     with reporting() as report:
         path = loop.resume(_run_folder(arguments), report=report) if config is None else loop.train(config, report=report)
@@ -193,14 +193,14 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from app import compare
+    from app.commands import compare
 
     return compare.run(arguments, _config(arguments, BUDGET))
 
 
 def planned(words: Sequence[str]) -> Plan:
     """The plan that `interplay compare WORDS` would carry out, without asking the engine. Raises `ConfigError`."""
-    from app import compare
+    from app.commands import compare
 
     arguments = _parse(["compare", *words])
     return compare.planned(arguments, _config(arguments, BUDGET))
@@ -220,7 +220,7 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def _runs(arguments: argparse.Namespace) -> int:
-    from app import tables
+    from app.commands import tables
 
     return tables.runs(Path(arguments.runs), as_json=arguments.json)
 
@@ -233,7 +233,7 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from app import tables
+    from app.commands import tables
 
     return tables.show(arguments.folder, Path(arguments.runs), as_json=arguments.json)
 
@@ -248,19 +248,19 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from app import reporting
+    from app.commands import reporting
 
     return reporting.run(arguments.folders, Path(arguments.runs), as_json=arguments.json, out=Path(arguments.out) if arguments.out else None)
 
 
 def _add_figure(parser: argparse.ArgumentParser) -> None:
-    from app import figure
+    from app.commands import figure
 
     figure.add_arguments(parser)
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
-    from app import importing
+    from app.commands import importing
 
     importing.add_arguments(parser)
 
@@ -273,7 +273,7 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
 
 def _methods(arguments: argparse.Namespace) -> int:
     engine.load()
-    from app import tables
+    from app.commands import tables
     from interplay import methods
 
     found = methods.describe()
@@ -300,7 +300,7 @@ def _add_dash(parser: argparse.ArgumentParser) -> None:
 
 
 def _dash(arguments: argparse.Namespace) -> int:
-    from app import dashboard
+    from app.server import dashboard
 
     return dashboard.run(arguments.runs, port=arguments.port, demo=arguments.demo, open_browser=arguments.open)
 
@@ -311,7 +311,7 @@ def _add_env(parser: argparse.ArgumentParser) -> None:
 
 
 def _env(arguments: argparse.Namespace) -> int:
-    from app import tables
+    from app.commands import tables
 
     return tables.environment(as_json=arguments.json)
 

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "zeroth": ["benchmarks.zeroth", "--rounds", "5"],
     "analysis": ["benchmarks.analysis", "--rounds", "1"],
     "recorder-ppo": ["benchmarks.updates", "--method", "ppo"],
+    "dashboard": ["benchmarks.dashboard"],
 }
 
 

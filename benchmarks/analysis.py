@@ -74,7 +74,7 @@ def coupled(folder: Path) -> Path:
 def ours(path: str) -> dict[str, Any]:
     """All coupling numbers, PCA and UMAP of a recorded run, from its files; seconds of each part."""
     from analysis import coupling, embedding, evidence, geometry, projection, shapes
-    from app import recordings
+    from app.reading import recordings
 
     spent: dict[str, float] = {}
     held: list[evidence.Recording] = []

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.uncertainty import interval_over_seeds
-from app import recorded
-from app.recorded import Recorded
+from app.reading import recorded
+from app.reading.recorded import Recorded
 
 Changes = dict[str, dict[int, float]]
 

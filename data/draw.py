@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis import arms, screen
 from analysis.spec import FigureSpec
-from app import comparison
+from app.commands import comparison
 from interplay import compare
 
 CHROMIUM = "/usr/bin/chromium"

@@ -5,7 +5,7 @@
 An arm is a method, or a method with settings of its own behind colons. Here a plan is made, checked, written
 down and compared with the one that stands in its folder, which may grow by arms and seeds, and the state of
 each row is read from disk. Nothing is started here, and whether a method exists is asked of the
-engine elsewhere (app/engine.py): this file needs no torch.
+engine elsewhere (app/commands/engine.py): this file needs no torch.
 """
 
 from __future__ import annotations
@@ -247,20 +247,20 @@ def parse_overrides(words: Iterable[str], methods: Collection[str]) -> dict[str,
 # --- the plan on disk ------------------------------------------------------------------------------
 
 
-def agree(asked: Plan) -> None:
-    """Raises `ConfigError` that names the first difference if another plan, or a run, stands in the folder."""
+def agree(asked: Plan) -> Plan | None:
+    """The plan that stands in the folder, if there is one. Raises `ConfigError` that names the first difference if it is another, or if a run stands there."""
     if (asked.out / RUN).exists():
         raise ConfigError(f"--out is {str(asked.out)!r}, which is the folder of a run; choose another folder for the comparison")
     recorded = read(asked.out)
     if recorded is not None and (differs := difference(recorded, asked)):
         raise ConfigError(f"{asked.out / PLAN} holds another plan: {differs}; type the command that made it, or choose another --out")
+    return recorded
 
 
 def settle(asked: Plan) -> None:
     """Write the plan down where none stands yet, or a smaller one. Call it `alone`."""
-    agree(asked)
+    recorded = agree(asked)
     _make(asked.out)
-    recorded = read(asked.out)
     if recorded is None or len(recorded.rows) < len(asked.rows):
         with disk.explained(asked.out / PLAN, "cannot be written"):
             disk.write_json(asked.out / PLAN, _to_json(asked))

@@ -9,30 +9,28 @@ YAML text it is handed; no torch.
 from __future__ import annotations
 
 import argparse
-import math
-import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from interplay.errors import ConfigError, allowed, nearest
+from interplay.settings import Scalar, as_word, build_settings, check, chosen_settings, convert, field_name, flag, plain, setting
 
-Scalar = str | int | float | bool
-
-
-def setting(
-    default: Any,
-    group: str,
-    text: str,
-    *,
-    choices: tuple[str, ...] = (),
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-) -> Any:
-    meta = {"group": group, "help": text, "choices": choices, "low": low, "high": high, "above": above}
-    return field(default=default, metadata=meta)
+__all__ = [
+    "INHERITED",
+    "Parser",
+    "RunConfig",
+    "add_arguments",
+    "build_settings",
+    "chosen_settings",
+    "field_name",
+    "flag",
+    "given",
+    "parse_layers",
+    "plain",
+    "setting",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +118,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            _check(item.name, getattr(self, item.name), item.metadata)
+            if item.name != "settings":
+                check(flag(item.name), getattr(self, item.name), item.metadata)
         object.__setattr__(self, "settings", dict(self.settings))
         parse_layers(self.layers)
         if self.reward == "model" and self.reward_updates < 1:
@@ -186,8 +185,8 @@ class RunConfig:
 
     def changed(self) -> dict[str, Any]:
         """The settings that differ from their defaults."""
-        plain = RunConfig()
-        return {name: value for name, value in self.to_mapping().items() if value != getattr(plain, name)}
+        usual = RunConfig()
+        return {name: value for name, value in self.to_mapping().items() if value != getattr(usual, name)}
 
     def to_yaml(self) -> str:
         import yaml
@@ -199,11 +198,11 @@ class RunConfig:
         words: list[str] = []
         for name, value in self.changed().items():
             if name == "settings":
-                words += [part for key, item in value.items() for part in ("--set", f"{key}={_word(item)}")]
+                words += [part for key, item in value.items() for part in ("--set", f"{key}={as_word(item)}")]
             elif isinstance(value, bool):
                 words.append(flag(name) if value else flag(name).replace("--", "--no-", 1))
             else:
-                words += [flag(name), _word(value)] if not str(value).startswith("-") else [f"{flag(name)}={_word(value)}"]
+                words += [flag(name), as_word(value)] if not str(value).startswith("-") else [f"{flag(name)}={as_word(value)}"]
         return words
 
     @classmethod
@@ -221,31 +220,6 @@ INHERITED = (
     *("task", "data", "data_split", "data_rows", "model", "tune", "lora_rank", "lora_alpha", "lora_targets", "layers", "adapter_init"),
     *("max_prompt_tokens", "max_pair_tokens", "max_new_tokens", "temperature", "heldout", "reward", "judge", "judge_model", "dtype"),
 )
-
-
-def build_settings(kind: type[Any], values: Mapping[str, Scalar], owner: str) -> Any:
-    """`--set` values as the frozen settings class of an objective or update rule, checked like `RunConfig`."""
-    known = {item.name: item for item in fields(kind)}
-    hints = get_type_hints(kind)
-    checked: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise ConfigError(f"--set {name}: {owner} has no such setting{nearest(name, known)}; it has: {allowed(known) or 'none'}")
-        try:
-            checked[name] = _AS[hints[name]](value)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"--set {name} is {value!r}; it must be {_KIND[hints[name]]}") from error
-        _check(f"set {name}", checked[name], known[name].metadata)
-    return kind(**checked)
-
-
-#: flags that are not spelt like their field
-_SPELT = {"settings": "--set", "start_from": "--from"}
-
-
-def flag(name: str) -> str:
-    """`max_new_tokens` -> `--max-new-tokens`; `settings` -> `--set`."""
-    return _SPELT.get(name) or "--" + (name if name.startswith("set ") else name.replace("_", "-"))
 
 
 def parse_layers(text: str) -> frozenset[int] | None:
@@ -275,12 +249,6 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (`{self.prog} --help` lists all)")
 
 
-def field_name(key: object) -> str:
-    """The field that a key of a YAML file means: `reward-updates`, `reward_updates`, `from`."""
-    name = str(key).replace("-", "_")
-    return "start_from" if name == "from" else name
-
-
 def add_arguments(parser: argparse.ArgumentParser, leave_out: Collection[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})) -> None:
     """One flag for each field of `RunConfig` but those left out, in its groups, with its own help; `defaults` are shown in place of its default."""
     groups: dict[str, argparse._ArgumentGroup] = {}
@@ -307,10 +275,6 @@ def given(space: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(space).items() if name in names}
 
 
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, float) else str(value)
-
-
 _HINTS: dict[str, Any] = {}
 
 
@@ -324,85 +288,4 @@ def _convert(name: str, value: Any) -> Any:
     optional = hint not in (str, int, float, bool)
     if value is None and optional:
         return None
-    kind = next(t for t in (bool, int, float, str) if hint == t or hint == t | None)
-    try:
-        return _AS[kind](value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{flag(name)} is {value!r}; it must be {_KIND[kind]}") from error
-
-
-def _as_int(value: Any) -> int:
-    if type(value) is int:  # exact: a float holds whole numbers only up to 2^53
-        return value
-    number = float(value)
-    if isinstance(value, bool) or not number.is_integer():
-        raise ValueError
-    return int(str(value)) if isinstance(value, str) and value.strip("+-").isdecimal() else int(number)
-
-
-def _as_float(value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError
-    return float(value)
-
-
-def _as_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "false": False}[str(value).lower()] if str(value).lower() in ("true", "false") else _fail()
-
-
-def _fail() -> bool:
-    raise ValueError
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, bool | dict | list) or value is None:
-        raise ValueError
-    return str(value)
-
-
-_AS: dict[type, Any] = {int: _as_int, float: _as_float, bool: _as_bool, str: _as_text}
-_KIND = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-
-
-def chosen_settings(value: Any) -> dict[str, Scalar]:
-    """`["clip=0.2"]` or `{"clip": 0.2}` -> `{"clip": 0.2}`."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if value is not None and not isinstance(value, list):
-        raise ConfigError(f"settings is {value!r}; write NAME: VALUE lines below it, such as clip: 0.2")
-    chosen: dict[str, Scalar] = {}
-    for part in value or ():
-        name, equals, text = str(part).partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set is {part!r}; write NAME=VALUE, such as --set clip=0.2")
-        chosen[name.strip().replace("-", "_")] = plain(text.strip())
-    return chosen
-
-
-def plain(text: str) -> Scalar:
-    """`0.2` -> 0.2, `4` -> 4, `true` -> True, anything else stays text."""
-    for kind in (_as_int, _as_float, _as_bool):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:
-    """Refuse what is outside the allowed values; the message says what is allowed."""
-    if value is None or name == "settings":
-        return
-    if meta["choices"] and value not in meta["choices"]:
-        raise ConfigError(f"{flag(name)} is {value!r}; allowed: {allowed(meta['choices'])}{nearest(str(value), meta['choices'])}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{flag(name)} is {value!r}; it must be a finite number")
-    for bound, refused, words in _BOUNDS:
-        limit = meta[bound]
-        if limit is not None and not isinstance(value, str) and refused(value, limit):
-            raise ConfigError(f"{flag(name)} is {value!r}; it must be {words} {limit:g}")
-
-
-_BOUNDS = (("low", operator.lt, "at least"), ("high", operator.gt, "at most"), ("above", operator.le, "greater than"))
+    return convert(flag(name), value, next(kind for kind in (bool, int, float, str) if hint in (kind, kind | None)))

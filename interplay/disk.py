@@ -50,6 +50,11 @@ def explained(path: Path, what: str) -> Iterator[None]:
         raise store_error(error, path, what) from error
 
 
+def cache_folder() -> Path:
+    """Where Interplay keeps what it can make again, such as the unpacked model (`XDG_CACHE_HOME` is honoured)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interplay"
+
+
 def _free(path: Path) -> str:
     """Free space of the file system that holds `path`, as far as it can be asked."""
     try:

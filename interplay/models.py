@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from interplay.config import RunConfig, parse_layers
+from interplay.disk import cache_folder
 from interplay.errors import ConfigError, ModelError, nearest
 
 BUNDLED = "SmolLM2-135M-Instruct"
@@ -36,11 +36,6 @@ PLAIN_TEMPLATE = (
 
 
 # --- where the weights are -----------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """The user's cache directory of Interplay (`XDG_CACHE_HOME` is honoured)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interplay"
 
 
 def bundled_folder() -> Path:

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from interplay import disk
 from interplay.errors import ConfigError, StoreError, allowed, nearest
 from interplay.parts import Parts
-from interplay.records import SCHEMA_VERSION, STATES, STREAMS, RunInfo, State, Stream, schema
+from interplay.records import END_STATES, SCHEMA_VERSION, STATES, STREAMS, RunInfo, State, Stream, schema
 
 RUN, STATUS, LOCK, PULSE = "run.json", "status.json", "writer.lock", ".pulse"
 RUN_FILES = (RUN, STATUS, LOCK, PULSE)
@@ -54,6 +54,18 @@ class Status:
         if wrong or not isinstance(known.get("progress", {}), dict):
             raise StoreError(f"{STATUS} is damaged: {(wrong or ['progress'])[0]} does not hold what it should")
         return cls(**known)
+
+    def changed(self, state: State | None = None, progress: Mapping[str, Any] | None = None, message: str | None = None, error: str | None = None) -> Status:
+        """The same but for what is given; `running` clears the end and the error of an earlier attempt. Raises `StoreError` for a state that there is not."""
+        if state is not None and state not in STATES:
+            raise StoreError(f"state is {state!r}; allowed: {allowed(STATES)}")
+        changes: dict[str, Any] = {"progress": dict(progress)} if progress is not None else {}
+        changes |= {name: text for name, text in (("message", message), ("error", error)) if text is not None}
+        if state is not None:
+            changes |= {"state": state, "ended": time.time() if state in END_STATES else None}
+            if state == "running":
+                changes = {"error": None, **changes}
+        return replace(self, **changes)
 
     def problems(self) -> list[str]:
         return [f"{self.dropped} rows were given up while the disk was full"] if self.dropped else []

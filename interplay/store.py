@@ -22,11 +22,11 @@ import pyarrow as pa
 
 from interplay import disk, interrupts
 from interplay.disk import slug
-from interplay.errors import RowsWaiting, StoreError, allowed, nearest
+from interplay.errors import RowsWaiting, StoreError, nearest
 from interplay.parquet import Columns, as_table
 from interplay.parts import Attempt, read_attempts, write_attempts
 from interplay.reading import LOCK, RUN, STATUS, Cursor, RunReader, RunSummary, Status, looks_like_run, newer, read_info, summarise
-from interplay.records import END_STATES, STATES, STREAMS, RunInfo, State, Stream, schema
+from interplay.records import STREAMS, RunInfo, State, Stream, schema
 
 __all__ = ["Cursor", "RunStore", "RunSummary", "Runs", "Status", "slug"]
 
@@ -272,20 +272,9 @@ class RunStore(RunReader):
     ) -> None:
         """Change what `status.json` says. `running` clears the end and the error of an earlier attempt."""
         self._check_writable()
-        self._set_status(state, progress, message, error)
+        self._status = self._status.changed(state, progress, message, error)
         with disk.explained(self.path / STATUS, "cannot be written"):
             self._write_status(durable=state is not None)
-
-    def _set_status(self, state: State | None, progress: Mapping[str, Any] | None, message: str | None, error: str | None) -> None:
-        if state is not None and state not in STATES:
-            raise StoreError(f"state is {state!r}; allowed: {allowed(STATES)}")
-        changes: dict[str, Any] = {"progress": dict(progress)} if progress is not None else {}
-        changes |= {name: text for name, text in (("message", message), ("error", error)) if text is not None}
-        if state is not None:
-            changes |= {"state": state, "ended": time.time() if state in END_STATES else None}
-            if state == "running":
-                changes = {"error": None, **changes}
-        self._status = dataclasses.replace(self._status, **changes)
 
     def _write_status(self, *, durable: bool) -> None:
         self._beat = time.monotonic()
@@ -310,8 +299,8 @@ class RunStore(RunReader):
         try:
             with interrupts.shield(), disk.explained(self.path / STATUS, "cannot take the end state"):
                 trouble = self._flush_and_merge(merge=state != "interrupted")
-                self._set_status(state, None, None, error or (str(trouble) if trouble else None))
-                self._status = dataclasses.replace(self._status, dropped=self._status.dropped + self._rows)
+                ended = self._status.changed(state, error=error or (str(trouble) if trouble else None))
+                self._status = dataclasses.replace(ended, dropped=ended.dropped + self._rows)
                 self._write_status(durable=True)
         finally:
             self._lock.release()
@@ -328,7 +317,7 @@ class RunStore(RunReader):
             if merge:
                 self.compact()
         except StoreError as error:  # all rows are on disk: say it, but do not fail a finished run
-            self._set_status(None, None, str(error), None)
+            self._status = self._status.changed(message=str(error))
         return None
 
     # --- helpers -----------------------------------------------------------------------------------

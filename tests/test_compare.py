@@ -19,10 +19,10 @@ import psutil
 import pytest
 from fabricate import Fabricated
 
-from app import comparison, engine, rows
 from app.cli import main
-from app.engine import Gpu
-from app.rows import Rows, Slot
+from app.commands import comparison, engine, rows
+from app.commands.engine import Gpu
+from app.commands.rows import Rows, Slot
 from interplay import compare
 from interplay.compare import Plan, Row, difference, parse_names, parse_overrides, parse_seeds, settle, standing
 from interplay.config import RunConfig

@@ -6,9 +6,9 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,25 @@ import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import cli, comparison, planning, standings, versus
-from app.catalogue import MethodChoice
-from app.engine import Answer, Gpu
-from app.job import Job
-from app.planning import Form, argv, folder, forecast, free_name, plan_of, words_again
-from app.standings import Entry, RowNow, entries, waiting
+from app import cli
+from app.commands import comparison
+from app.commands.engine import Answer, Gpu
+from app.compare import planning, standings, versus
+from app.compare.planning import Form, argv, folder, forecast, free_name, plan_of, words_again
+from app.compare.standings import Entry, RowNow, entries, waiting
+from app.queue.job import Job
+from app.reading.catalogue import MethodChoice
 from interplay import compare
 from interplay.compare import Plan, Row
 from interplay.config import RunConfig
 from interplay.errors import ConfigError, InterplayError
 from tests.fabricate import HOSTILE, Fabricated
+from tests.pages import Show
 
 PROJECT = Path(__file__).parents[1]
 SHIPPED = PROJECT / "data" / "recordings"
-MAIN = str(PROJECT / "app" / "main.py")
 METHODS = tuple(MethodChoice(name, "") for name in ("rloo", "dpo", "extrapolate", "mezo", "ppo", "zopro"))
 SLEEP = [sys.executable, "-c", "import time; print('here we are', flush=True); time.sleep(60)"]
-Open = Callable[..., AppTest]
 
 
 class Scored(Fabricated):
@@ -76,12 +77,9 @@ def whole(out: Path, **more: Any) -> Plan:
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    place = tmp_path / "runs"
-    place.mkdir()
-    monkeypatch.setenv("INTERPLAY_RUNS", str(place))
-    monkeypatch.chdir(tmp_path)
-    return place
+def root(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(root.parent)
+    return root
 
 
 @pytest.fixture
@@ -93,25 +91,16 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[list[RunConfig]]:
         asked.append(configs)
         return Answer((), None)
 
-    monkeypatch.setattr("app.engine.ask", ask)
-    monkeypatch.setattr("app.catalogue.methods", lambda: METHODS)
-    monkeypatch.setattr("app.catalogue.engine_installed", lambda: True)
+    monkeypatch.setattr("app.commands.engine.ask", ask)
+    monkeypatch.setattr("app.reading.catalogue.methods", lambda: METHODS)
+    monkeypatch.setattr("app.reading.catalogue.engine_installed", lambda: True)
     planning._ANSWERS.clear()
     return asked
 
 
 @pytest.fixture
-def show(engine: list[Any]) -> Open:
-    def open_page(**url: Any) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=60).run()
-        app.switch_page("pages/compare.py")
-        for name, value in url.items():
-            app.query_params[name] = value
-        app.run()
-        assert not app.exception, [error.message for error in app.exception]
-        return app
-
-    return open_page
+def show(show: Show, engine: list[Any]) -> Show:
+    return partial(show, "compare")
 
 
 def answered(app: AppTest) -> AppTest:
@@ -228,7 +217,7 @@ def test_a_free_name_says_what_is_compared(root: Path) -> None:
 # --- the same again --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["comparison", "comparison-first"])
+@pytest.mark.parametrize("name", ["comparison", "comparison-controls", "comparison-first"])
 def test_the_command_of_a_recorded_plan_makes_that_plan(name: str) -> None:
     plan = compare.read(SHIPPED / name)
     assert plan
@@ -407,14 +396,14 @@ def test_the_verdict_is_that_of_the_interval(ends: tuple[float, float], word: st
 # --- the page --------------------------------------------------------------------------------------
 
 
-def test_an_empty_root_says_which_command_fills_it(root: Path, show: Open) -> None:
+def test_an_empty_root_says_which_command_fills_it(root: Path, show: Show) -> None:
     app = show()
     assert "There is no comparison" in texts(app)
     assert str(root) in texts(app)
     assert app.code[0].value.startswith("interplay compare")
 
 
-def test_a_comparison_opens_with_its_numbers(root: Path, show: Open) -> None:
+def test_a_comparison_opens_with_its_numbers(root: Path, show: Show) -> None:
     whole(root / "x", methods=("dpo", "rloo", "extrapolate"), seeds=(0, 1, 2))
     app = show()
     assert app.query_params["out"] == "x"
@@ -430,7 +419,7 @@ def test_a_comparison_opens_with_its_numbers(root: Path, show: Open) -> None:
     assert any(code.value.startswith("interplay compare --methods dpo,rloo,extrapolate") for code in app.code)
 
 
-def test_numbers_are_those_of_the_printed_table(root: Path, show: Open) -> None:
+def test_numbers_are_those_of_the_printed_table(root: Path, show: Show) -> None:
     plan = whole(root / "x", seeds=(0, 1, 2))
     found = comparison.load(plan)
     assert found
@@ -445,25 +434,25 @@ def test_numbers_are_those_of_the_printed_table(root: Path, show: Open) -> None:
         assert line in [text.value for text in app.text]
 
 
-def test_judge_cost_and_comparison_come_from_the_url(root: Path, show: Open) -> None:
+def test_judge_cost_and_comparison_come_from_the_url(root: Path, show: Show) -> None:
     whole(root / "x")
     whole(root / "y", methods=("rloo", "mezo"))
-    app = show(out="x", judge="gold", x="tokens")
+    app = show(out="x", judged="gold", cost="tokens")
     assert "Paired differences in gold" in texts(app)
     assert "Gold score over tokens" in texts(app)
     assert [one.value for one in app.subheader] == ["x"]
 
 
 @pytest.mark.parametrize("value", ["-1", "../..", "<script>", "", "x" * 400, "\0"])
-def test_nonsense_in_the_url_is_ignored(root: Path, show: Open, value: str) -> None:
+def test_nonsense_in_the_url_is_ignored(root: Path, show: Show, value: str) -> None:
     whole(root / "x", seeds=(0,))
-    app = show(out=value, judge=value, x=value, view=value)
+    app = show(out=value, judged=value, cost=value, side=value)
     assert [one.value for one in app.subheader] == ["x"]
-    new = show(view="New", methods=value, seeds=value, warm=value, start=value, controls=value, updates=value, device=value, name=value, task=value)
+    new = show(side="New", methods=value, seeds=value, warm=value, start=value, controls=value, updates=value, device=value, name=value, task=value)
     assert new.code or new.error
 
 
-def test_one_finished_row_compares_nothing(root: Path, show: Open) -> None:
+def test_one_finished_row_compares_nothing(root: Path, show: Show) -> None:
     plan = planned(root / "x")
     fabricated(plan.rows[0]).whole(1)
     app = show()
@@ -471,7 +460,7 @@ def test_one_finished_row_compares_nothing(root: Path, show: Open) -> None:
     assert tables(app)["row"]["state"].tolist() == ["finished", "to do", "to do", "to do"]
 
 
-def test_rows_fill_in_while_it_runs(root: Path, show: Open) -> None:
+def test_rows_fill_in_while_it_runs(root: Path, show: Show) -> None:
     plan = planned(root / "x", seeds=(0,))
     first, second = plan.rows
     live = fabricated(first)
@@ -495,7 +484,7 @@ def test_rows_fill_in_while_it_runs(root: Path, show: Open) -> None:
     assert len(tables(app)["method"]) == 2
 
 
-def test_a_failed_row_shows_why_and_how_to_go_on(root: Path, show: Open) -> None:
+def test_a_failed_row_shows_why_and_how_to_go_on(root: Path, show: Show) -> None:
     out = root / "x"
     plan = plan_of(Form(("rloo", "dpo"), "1", None, settings={"updates": 2}).words, out)
     compare.settle(plan)
@@ -510,7 +499,7 @@ def test_a_failed_row_shows_why_and_how_to_go_on(root: Path, show: Open) -> None
     assert not button(app, "Go on").disabled
 
 
-def test_numbers_that_are_none(root: Path, show: Open) -> None:
+def test_numbers_that_are_none(root: Path, show: Show) -> None:
     plan = planned(root / "x")
     for row in plan.rows:
         fabricated(row, bad_numbers=True).whole(1)
@@ -519,14 +508,14 @@ def test_numbers_that_are_none(root: Path, show: Open) -> None:
     assert "Shown in gold" in texts(app)
 
 
-def test_rows_without_held_out_completions_say_so(root: Path, show: Open) -> None:
+def test_rows_without_held_out_completions_say_so(root: Path, show: Show) -> None:
     plan = planned(root / "x")
     for row in plan.rows:
         Fabricated(row.folder, layers=1, k=8, seed=row.seed, method=row.method, updates_each=2).whole(1)
     assert "recorded no held-out completions" in texts(show())
 
 
-def test_many_rows(root: Path, show: Open) -> None:
+def test_many_rows(root: Path, show: Show) -> None:
     plan = planned(root / "x", methods=tuple(f"m{number}" for number in range(9)), seeds=tuple(range(30)))
     for row in plan.rows[:18]:
         fabricated(row).whole(1)
@@ -535,7 +524,7 @@ def test_many_rows(root: Path, show: Open) -> None:
     assert len(tables(app)["method"]) == 9
 
 
-def test_a_broken_plan_does_not_take_the_page_down(root: Path, show: Open) -> None:
+def test_a_broken_plan_does_not_take_the_page_down(root: Path, show: Show) -> None:
     (root / "x").mkdir()
     (root / "x" / "plan.json").write_text("{ no")
     app = show()
@@ -543,7 +532,7 @@ def test_a_broken_plan_does_not_take_the_page_down(root: Path, show: Open) -> No
     assert tables(app)["comparison"]["state"].tolist() == ["unreadable"]
 
 
-def test_hostile_names_are_shown_letter_by_letter(root: Path, show: Open) -> None:
+def test_hostile_names_are_shown_letter_by_letter(root: Path, show: Show) -> None:
     name = "![x](evil.example) <b>$x$"
     whole(root / name, methods=("[a](//evil.example)", "**b**"))
     app = show()
@@ -553,14 +542,14 @@ def test_hostile_names_are_shown_letter_by_letter(root: Path, show: Open) -> Non
         assert "<b>" not in element.value.replace("\\<b\\>", "")
 
 
-def test_the_shipped_comparisons_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, show: Open) -> None:
+def test_the_shipped_comparisons_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, show: Show) -> None:
     monkeypatch.setenv("INTERPLAY_RUNS", str(SHIPPED))
     monkeypatch.chdir(tmp_path)
     app = show()
-    assert tables(app)["comparison"]["comparison"].tolist() == ["comparison", "comparison-first"]
-    assert tables(app)["comparison"]["rows"].tolist() == ["25 of 25", "15 of 15"]
-    assert "rloo gains more than zopro (+0.180 [+0.025, +0.335]" in texts(app)
-    app.query_params["judge"] = "gold"
+    assert tables(app)["comparison"]["comparison"].tolist() == ["comparison-controls", "comparison", "comparison-first"]
+    assert tables(app)["comparison"]["rows"].tolist() == ["24 of 24", "25 of 25", "15 of 15"]
+    assert "rloo gains more than zopro (+0.247 [+0.074, +0.420]" in texts(app)
+    app.query_params["judged"] = "gold"
     begun = time.process_time()
     app.run()
     assert time.process_time() - begun < 1.0
@@ -570,8 +559,8 @@ def test_the_shipped_comparisons_open(monkeypatch: pytest.MonkeyPatch, tmp_path:
 # --- a new one -------------------------------------------------------------------------------------
 
 
-def test_the_form_shows_command_and_plan(root: Path, show: Open, engine: list[Any]) -> None:
-    app = answered(show(view="New", methods=["rloo", "zopro:mode=wrong_v"], seeds="2", updates="3", name="mine"))
+def test_the_form_shows_command_and_plan(root: Path, show: Show, engine: list[Any]) -> None:
+    app = answered(show(side="New", methods=["rloo", "zopro:mode=wrong_v"], seeds="2", updates="3", name="mine"))
     assert app.code[0].value == "interplay compare --methods rloo,zopro:mode=wrong_v --seeds 2 --updates 3 --out runs/mine"
     plan = tables(app)["row"]
     assert plan["row"].tolist() == ["warm", "rloo-s0", "zopro-mode-wrong-v-s0", "rloo-s1", "zopro-mode-wrong-v-s1"]
@@ -581,9 +570,9 @@ def test_the_form_shows_command_and_plan(root: Path, show: Open, engine: list[An
     assert list(root.iterdir()) == []
 
 
-def test_a_gpu_is_named(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.engine.ask", lambda configs: Answer((Gpu("H200", 2**37), Gpu("H200", 2**37)), None))
-    assert "On the GPU (H200, H200), one row at a time on each." in texts(answered(show(view="New")))
+def test_a_gpu_is_named(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.commands.engine.ask", lambda configs: Answer((Gpu("H200", 2**37), Gpu("H200", 2**37)), None))
+    assert "On the GPU (H200, H200), one row at a time on each." in texts(answered(show(side="New")))
 
 
 @pytest.mark.parametrize(
@@ -597,37 +586,37 @@ def test_a_gpu_is_named(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch)
         ({"name": "../x"}, "must be one name without slashes"),
     ],
 )
-def test_a_refusal_is_one_line_and_starts_nothing(root: Path, show: Open, engine: list[Any], url: dict[str, Any], message: str) -> None:
-    app = show(view="New", **url)
+def test_a_refusal_is_one_line_and_starts_nothing(root: Path, show: Show, engine: list[Any], url: dict[str, Any], message: str) -> None:
+    app = show(side="New", **url)
     assert message in app.error[0].value.replace("\\", "")
     assert len(app.error) == 1
     assert button(app, "Start") is None
     assert engine == []
 
 
-def test_a_folder_with_another_plan_is_refused_on_the_page(root: Path, show: Open) -> None:
+def test_a_folder_with_another_plan_is_refused_on_the_page(root: Path, show: Show) -> None:
     planned(root / "taken")
-    app = show(view="New", methods=["rloo", "dpo"], seeds="2", name="taken")
+    app = show(side="New", methods=["rloo", "dpo"], seeds="2", name="taken")
     assert "holds another plan" in app.error[0].value.replace("\\", "")
 
 
-def test_the_engines_refusal_is_shown(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engines_refusal_is_shown(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(configs: Any) -> Answer:
         raise ConfigError("zopro: --set nonsense: zopro has no such setting")
 
-    monkeypatch.setattr("app.engine.ask", refuse)
-    app = answered(show(view="New", methods=["rloo", "zopro:nonsense=1"]))
+    monkeypatch.setattr("app.commands.engine.ask", refuse)
+    app = answered(show(side="New", methods=["rloo", "zopro:nonsense=1"]))
     assert "has no such setting" in app.error[0].value.replace("\\", "")
     assert button(app, "Start").disabled
 
 
-def test_many_clicks_start_one_job_that_can_be_stopped(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app import launch
+def test_many_clicks_start_one_job_that_can_be_stopped(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.train import launch
 
     real = planning.argv
-    monkeypatch.setattr("app.planning.argv", lambda words, out: [*SLEEP, *real(words, out)[3:]])
+    monkeypatch.setattr("app.compare.planning.argv", lambda words, out: [*SLEEP, *real(words, out)[3:]])
     monkeypatch.setattr(Job, "kind", property(lambda self: "compare"))
-    app = answered(show(view="New", methods=["rloo", "dpo"], seeds="2", name="mine"))
+    app = answered(show(side="New", methods=["rloo", "dpo"], seeds="2", name="mine"))
     button(app, "Start").click().run()
     assert not app.exception
     plan = plan_of(Form(("rloo", "dpo"), "2").words, root / "mine")
@@ -644,30 +633,30 @@ def test_many_clicks_start_one_job_that_can_be_stopped(root: Path, show: Open, m
     assert launch.here().list()[0].state == "stopped"
 
 
-def test_an_exposed_server_starts_nothing(root: Path, show: Open, engine: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exposed_server_starts_nothing(root: Path, show: Show, engine: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERPLAY_EXPOSED", "1")
-    app = show(view="New")
+    app = show(side="New")
     assert button(app, "Start").disabled
     assert "has no login" in app.info[0].value
     assert engine == []
 
 
-def test_without_the_engine_comparisons_are_watched(root: Path, show: Open, engine: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.catalogue.engine_installed", lambda: False)
+def test_without_the_engine_comparisons_are_watched(root: Path, show: Show, engine: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.reading.catalogue.engine_installed", lambda: False)
     whole(root / "x")
     assert "difference" in tables(show())
-    app = show(view="New")
+    app = show(side="New")
     assert button(app, "Start").disabled
     assert "pip install" in app.info[0].value
     assert engine == []
 
 
-def test_a_failed_start_says_why(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_says_why(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*words: Any, **more: Any) -> None:
         raise ConfigError("nothing was started: only 0.10 GiB are free")
 
-    monkeypatch.setattr("app.jobs.Jobs.start_argv", refuse)
-    app = answered(show(view="New", methods=["rloo", "dpo"]))
+    monkeypatch.setattr("app.queue.jobs.Jobs.start_argv", refuse)
+    app = answered(show(side="New", methods=["rloo", "dpo"]))
     button(app, "Start").click().run()
     assert "only 0.10 GiB are free" in texts(app).replace("\\", "")
 

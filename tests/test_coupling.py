@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,15 @@ def test_lags_count_from_the_policy_step_on(policy: Trajectory, reward: Trajecto
     x, y = coupling.matched_deltas(*steps, lag=0)
     np.testing.assert_array_equal(y[0], steps[1].sketches_UTK[1].ravel())
     assert x.shape == (2, 4 * 12)
+
+
+@pytest.mark.parametrize("by", ["iteration", "update"])
+def test_steps_at_a_lag_are_those_of_the_table_of_lags_and_of_cosines(policy: Trajectory, reward: Trajectory, by: Any) -> None:
+    lost = replace(policy, sketches_UTK=policy.sketches_UTK * np.array([1, 1, 0, 1, 1, 1])[:, None, None].astype(np.float32))
+    table, cosines = coupling.lags(lost, reward, by), coupling.cosine_matrix(lost, reward).values
+    for lag, found in coupling.lag_cosines(lost, reward, by, range(-3, 4)).items():
+        np.testing.assert_array_equal(coupling.matched(lost, reward, by, lag), np.nonzero(table == lag))
+        np.testing.assert_allclose(found, cosines[table == lag], atol=1e-12)
 
 
 def test_an_unknown_kind_of_step_is_refused(policy: Trajectory, reward: Trajectory) -> None:

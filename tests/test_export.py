@@ -11,7 +11,6 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,19 @@ from test_figures_twice import CASES, Full, build, runs
 from test_paper import curve, page_inches, unpacked
 
 from analysis import paper, recipes, spec_json, venues
-from app import anonymous, export, figure, inside, recorded, wanted
-from app.export import Panel, Size
-from app.recorded import Recorded
-from app.wanted import Item
+from app.commands import figure
+from app.export import anonymous, export, inside, wanted
+from app.export.export import Panel, Size
+from app.export.wanted import Item
+from app.reading import recorded
+from app.reading.recorded import Recorded
 from interplay import compare
 from interplay.config import Parser, RunConfig
 from interplay.errors import ConfigError, DataError, StoreError
 from tests.fabricate import Fabricated
+from tests.pages import Show, ran
 
 __all__ = ["runs"]  # the fixture
-
-MAIN = str(Path(__file__).parents[1] / "app" / "main.py")
 
 
 @pytest.fixture(scope="module")
@@ -582,23 +582,11 @@ def test_rows_of_a_comparison_keep_their_arms(compared: Path) -> None:
 
 # --- the page --------------------------------------------------------------------------------------
 
-Open = Callable[..., AppTest]
-
 
 @pytest.fixture
-def page() -> Open:
-    def open_page(*items: Item, **url: str) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=60).run()
-        app.switch_page("pages/export.py")
-        if items:
-            app.query_params["basket"] = wanted.encode(items)
-        for name, value in url.items():
-            app.query_params[name] = value
-        app.run()
-        assert not app.exception, [error.message for error in app.exception]
-        return app
-
-    return open_page
+def page(show: Show) -> Show:
+    """The page with these figures in its basket."""
+    return lambda *items, **link: show("export", **({"basket": wanted.encode(items)} if items else {}), **link)
 
 
 def texts(app: AppTest) -> str:
@@ -616,23 +604,21 @@ def kl(shown: Path, **settings: Any) -> Item:
 
 
 def click(app: AppTest, start: str) -> AppTest:
-    next(button for button in app.button if (button.key or "").startswith(start)).click().run()
-    assert not app.exception, [error.message for error in app.exception]
-    return app
+    return ran(next(button for button in app.button if (button.key or "").startswith(start)).click())
 
 
-def test_an_empty_basket_says_how_to_fill_it(shown: Path, page: Open) -> None:
+def test_an_empty_basket_says_how_to_fill_it(shown: Path, page: Show) -> None:
     app = page()
     assert "The basket is empty" in texts(app)
     assert not app.get("download_button")
 
 
-def test_the_page_opens_without_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Open) -> None:
+def test_the_page_opens_without_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Show) -> None:
     monkeypatch.setenv("INTERPLAY_RUNS", str(tmp_path))
     assert "The basket is empty" in texts(page())
 
 
-def test_a_link_shows_its_figures_at_their_size(shown: Path, page: Open) -> None:
+def test_a_link_shows_its_figures_at_their_size(shown: Path, page: Show) -> None:
     app = page(kl(shown), replace(kl(shown, x="tokens"), width="text"), venue="ICML")
     assert len(app.get("image")) == 2
     assert "2 figures" in texts(app)
@@ -640,7 +626,7 @@ def test_a_link_shows_its_figures_at_their_size(shown: Path, page: Open) -> None
     assert len(app.get("download_button")) == 2 * len(figure.FORMATS) + 1
 
 
-def test_figures_are_moved_removed_and_the_link_follows(shown: Path, page: Open) -> None:
+def test_figures_are_moved_removed_and_the_link_follows(shown: Path, page: Show) -> None:
     first, second = kl(shown), Item.of("gold_curve", [Recorded(shown / "second")], {})
     app = page(first, second)
     assert basket_of(app) == [first, second]
@@ -650,7 +636,7 @@ def test_figures_are_moved_removed_and_the_link_follows(shown: Path, page: Open)
     assert "basket" not in app.query_params
 
 
-def test_settings_are_changed_on_the_page_and_kept_in_the_link(shown: Path, page: Open) -> None:
+def test_settings_are_changed_on_the_page_and_kept_in_the_link(shown: Path, page: Show) -> None:
     app = page(kl(shown))
     box = next(box for box in app.selectbox if (box.key or "").startswith("set-") and box.key.endswith("-x"))
     box.set_value("tokens").run()
@@ -664,7 +650,7 @@ def test_settings_are_changed_on_the_page_and_kept_in_the_link(shown: Path, page
     assert basket_of(page(*basket_of(app))) == [kl(shown)]
 
 
-def test_a_wrong_setting_is_refused_and_the_old_one_stays(shown: Path, page: Open) -> None:
+def test_a_wrong_setting_is_refused_and_the_old_one_stays(shown: Path, page: Show) -> None:
     item = Item.of("trajectories", [Recorded(shown / "first")], {})
     app = page(item)
     texts_of = {box.key.split("-")[-1]: box for box in app.text_input if (box.key or "").startswith("set-")}
@@ -676,7 +662,7 @@ def test_a_wrong_setting_is_refused_and_the_old_one_stays(shown: Path, page: Ope
     assert basket_of(app) == [item]
 
 
-def test_a_figure_is_added_on_the_page(shown: Path, page: Open) -> None:
+def test_a_figure_is_added_on_the_page(shown: Path, page: Show) -> None:
     app = page(figure="kl-curve")
     app.selectbox(key="of-run").set_value("second").run()
     click(app, "add")
@@ -689,14 +675,14 @@ def test_a_figure_is_added_on_the_page(shown: Path, page: Open) -> None:
     assert [one.runs for one in basket_of(app)] == [("second",), ("first", "second")]
 
 
-def test_a_comparison_is_added_as_its_finished_rows(compared: Path, page: Open) -> None:
+def test_a_comparison_is_added_as_its_finished_rows(compared: Path, page: Show) -> None:
     app = page(figure="starts")
     app.multiselect(key="of").set_value(["both"]).run()
     click(app, "add")
     assert len(basket_of(app)[0].runs) == 5
 
 
-def test_what_cannot_be_drawn_says_why_and_the_rest_is_exported(shown: Path, page: Open) -> None:
+def test_what_cannot_be_drawn_says_why_and_the_rest_is_exported(shown: Path, page: Show) -> None:
     several = Item("kl_curve", ("first", "second"))
     app = page(several, kl(shown))
     assert "it shows one run; these are 2" in texts(app)
@@ -704,18 +690,18 @@ def test_what_cannot_be_drawn_says_why_and_the_rest_is_exported(shown: Path, pag
     assert len(app.get("download_button")) == len(figure.FORMATS) + 1
 
 
-def test_an_unknown_run_in_the_link_is_told(shown: Path, page: Open) -> None:
+def test_an_unknown_run_in_the_link_is_told(shown: Path, page: Show) -> None:
     app = page(Item("kl_curve", ("gone",)), kl(shown))
     assert "Figure 1 of the link was left out: there is no run 'gone' here" in texts(app)
     assert basket_of(app) == [kl(shown)]
 
 
 @pytest.mark.parametrize("value", ["-1", "abc", "<script>", "99999", ""])
-def test_nonsense_in_the_url_is_ignored(shown: Path, page: Open, value: str) -> None:
+def test_nonsense_in_the_url_is_ignored(shown: Path, page: Show, value: str) -> None:
     page(kl(shown), venue=value, width=value, height=value, figure=value, of=value, anonymous=value)
 
 
-def test_an_anonymous_page_says_what_is_searched_for_and_no_name(shown: Path, page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_anonymous_page_says_what_is_searched_for_and_no_name(shown: Path, page: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: "alice")
     app = page(kl(shown), anonymous="true")
     assert "Hidden and searched for" in texts(app)
@@ -723,7 +709,7 @@ def test_an_anonymous_page_says_what_is_searched_for_and_no_name(shown: Path, pa
 
 
 @pytest.mark.parametrize("odd", ["running", "failed", "nan", "hostile"])
-def test_odd_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Open, odd: str) -> None:
+def test_odd_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Show, odd: str) -> None:
     monkeypatch.setenv("INTERPLAY_RUNS", str(tmp_path))
     name = "![x](evil.example) <b>$x$" if odd == "hostile" else odd
     made = Fabricated(tmp_path / name, layers=1, k=8, updates_each=4, bad_numbers=odd == "nan")
@@ -746,7 +732,8 @@ def test_a_figure_of_any_page_goes_into_the_basket_and_out_again(shown: Path) ->
     def script() -> None:
         import streamlit as st
 
-        from app import basket, recorded, wanted
+        from app.export import basket, wanted
+        from app.reading import recorded
 
         basket.offer(basket.Item.of("kl_curve", [wanted.look_up("first")], {"x": "tokens"}), "here")
         st.text(f"{len(basket.items())} inside, {recorded.__name__}")

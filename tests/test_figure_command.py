@@ -19,8 +19,10 @@ from PIL import Image
 
 from analysis import figures, paper, recipes
 from analysis.spec import Axis, FigureSpec, Mark
-from app import export, figure, recorded
-from app.recorded import Recorded
+from app.commands import figure
+from app.export import export
+from app.reading import recorded
+from app.reading.recorded import Recorded
 from interplay import compare
 from interplay.config import Parser, RunConfig
 from interplay.errors import ConfigError, StoreError

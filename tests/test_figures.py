@@ -12,7 +12,7 @@ import pytest
 
 from analysis import beside, figures, pictures, screen, tables
 from analysis.spec import Axis, FigureSpec, Mark
-from app.loading import Feed
+from app.reading.loading import Feed
 from tests.fabricate import Fabricated
 
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from analysis import figures, paper, recipes, screen
 from analysis.spec import Axis, FigureSpec, Mark
-from app.recorded import Recorded
+from app.reading.recorded import Recorded
 
 #: Metrics that the fabricated run leaves out and a figure shows: values between the two numbers, by split.
 MORE: dict[str, dict[str, tuple[float, float]]] = {
@@ -172,20 +172,32 @@ def check_heat(spec: FigureSpec, rows: pd.DataFrame, trace: Any, figure: Figure,
     on_paper = np.ma.filled(mesh.get_array().astype(float), np.nan)
     assert list(words(figure, "y").values()) == list(trace.y)
     order = list(trace.x)
-    assert on_paper.shape == (len(trace.y), len(order)) == np.asarray(trace.customdata).shape
+    told = np.asarray(trace.customdata)
+    shown = told if "null" not in rows else told[..., 0]
+    assert on_paper.shape == (len(trace.y), len(order)) == shown.shape
     unknown = np.ones(on_paper.shape, dtype=bool)
     for row in rows.to_dict("records"):
         y, x = list(trace.y).index(row[spec.y.column]), order.index(row[spec.x.column])
         value = row[spec.colour.column]
-        same(trace.customdata[y][x], value if abs(value) < np.inf else np.nan)
+        same(shown[y][x], value if abs(value) < np.inf else np.nan)
+        assert "null" not in row or told[y][x][1] == np.float32(row["null"]) or np.isnan(row["null"])
         same(on_paper[y][x], value if abs(value) < np.inf else np.nan)
         unknown[y, x] = False
     assert np.isnan(on_paper[unknown]).all()
-    assert np.isnan(np.asarray(trace.customdata)[unknown]).all()
+    assert np.isnan(shown[unknown]).all()
     if spec.colour.scale == "diverging":
         assert (mesh.norm.vmin, mesh.norm.vmax) == (trace.zmin, trace.zmax) == (-spec.colour.limit, spec.colour.limit)
     edges = mesh.get_coordinates()[0, :, 0]
     assert all(left < x < right for x, left, right in zip(order, edges, edges[1:], strict=False))
+
+
+def check_dots(rows: pd.DataFrame, trace: Any, figure: Figure, parts: list[Any]) -> None:
+    """A dot in the cells that lie within chance, and in no other."""
+    expected = {(float(row["update"]), row["row"]) for row in rows.to_dict("records") if row.get("within")}
+    on_screen = {(float(x), y) for y, line in zip(trace.y, trace.text or (), strict=False) for x, word in zip(trace.x, line, strict=True) if word}
+    names = words(figure, "y")
+    on_paper = {(float(x), names[y]) for part in parts for x, y in zip(*part.get_data(), strict=True)}
+    assert on_screen == on_paper == expected
 
 
 def colour_of(kind: str, artist: Any) -> str:
@@ -213,6 +225,7 @@ def check(spec: FigureSpec) -> None:
             check_bars(spec, rows, trace, parts)
         if mark.kind == "heat":
             check_heat(spec, rows, trace, figure, parts[0])
+            check_dots(rows, trace, figure, parts[1:])
         else:
             assert colour_on_screen(mark.kind, trace) == colour_of(mark.kind, parts[0])
 
@@ -287,6 +300,36 @@ def test_other_marks_and_scales_agree_too(spec: FigureSpec) -> None:
     check(spec)
 
 
+def test_cells_within_chance_are_dotted_and_the_others_not(runs: list[Full]) -> None:
+    cells = build("cosine_heatmap", runs, column="cos_other_update").data
+    assert 0 < cells["within"].sum() < len(cells), "this run says nothing of dots"
+    trace = screen.draw(build("cosine_heatmap", runs, column="cos_other_update")).data[0]
+    assert "chance SD" in trace.hovertemplate
+    assert screen.draw(build("cosine_heatmap", runs)).data[0].text is None
+
+
+def titled(label: str, unit: str, height: int) -> tuple[str, str]:
+    """Titles of both axes on the screen, of a chart this high."""
+    rows = pd.DataFrame({"layer": "a", "series": "s", "x": [1.0, 2.0], "y": [1.0, 2.0]})
+    spec = FigureSpec("f", "t", rows, (Mark("line", "a"),), Axis("x", label, unit), Axis("y", label, unit), "c", "a", 2, ("r",))
+    layout = screen.draw(spec, height=height).layout
+    return layout.xaxis.title.text, layout.yaxis.title.text
+
+
+def test_long_axis_titles_break_before_their_unit_and_short_ones_do_not() -> None:
+    assert titled("KL", "nats", 260) == ("KL (nats)", "KL (nats)")
+    assert titled("error of the forecast", "true lengths", 300) == ("error of the forecast<br>(true lengths)",) * 2
+    assert titled("error of the forecast", "true lengths", 440)[1] == "error of the forecast (true lengths)", "a high chart has room"
+    assert titled("gain of proxy minus gain of gold", "SD before training", 300)[0] == "gain of proxy minus gain of gold<br>(SD before training)"
+    across, _ = titled("completion tokens sampled for training so far", "tokens", 300)
+    assert across == "completion tokens sampled for<br>training so far (tokens)", "one line less than with the unit by itself"
+    assert max(map(len, titled("distance from the start / length of the way", "", 300)[1].split("<br>"))) <= 28
+
+
+def test_no_axis_title_brings_tags_into_a_chart() -> None:
+    assert titled('minus <a href="http://evil.example">x</a>', "", 300)[0].startswith("minus &lt;a")
+
+
 @pytest.mark.parametrize(("name", "chosen"), CASES[:: max(1, len(CASES) // 12)], ids=str)
 def test_axes_say_the_same_on_both(runs: list[Full], name: str, chosen: dict[str, Any]) -> None:
     spec = build(name, runs, **chosen)
@@ -294,5 +337,5 @@ def test_axes_say_the_same_on_both(runs: list[Full], name: str, chosen: dict[str
     axes = figure.axes[0]
     for letter in "xy" if spec.z is None else "":
         on_screen = chart.layout[f"{letter}axis"]
-        assert " ".join(getattr(axes, f"get_{letter}label")().split()) == on_screen.title.text
+        assert " ".join(getattr(axes, f"get_{letter}label")().split()) == on_screen.title.text.replace("<br>", " ")
         assert (on_screen.type == "log") == (getattr(axes, f"get_{letter}scale")() == "log")

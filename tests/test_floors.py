@@ -130,6 +130,9 @@ def _install(python: Path) -> None:
     if reach.returncode != 0:
         pytest.skip(f"pip cannot reach the package index: {reach.stderr.strip().splitlines()[-1][:200]}")
     copy = python.parents[2] / "project"  # building in the checkout would leave its traces there
-    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "runs", "data", "__pycache__", "tests", "benchmarks"))
+    for name in ("interplay", "analysis", "app"):
+        shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, copy)
     done = subprocess.run([*pip, "install", "--quiet", str(copy)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

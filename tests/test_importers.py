@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from analysis import figures
 from analysis.trajectory import Trajectory, same_space
-from app import importing
+from app.commands import importing
 from interplay import importers, tensor_files
 from interplay.checkpoint_folders import Checkpoint, find
 from interplay.errors import ConfigError, InterplayError, ModelError, StoreError

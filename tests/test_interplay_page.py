@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,32 +18,20 @@ from streamlit.testing.v1 import AppTest
 
 from analysis import explain, figures, recipes, verdicts
 from analysis.spec import Axis, FigureSpec, Mark
-from app import controls, explorer, recordings, reported, reporting
-from app.explorer import OTHERS, VIEWS, Choice
-from app.loading import RECORDINGS
-from app.recorded import Recorded
+from app.commands import reporting
+from app.interplay import explorer
+from app.interplay.explorer import OTHERS, VIEWS, Choice
+from app.parts import controls
+from app.reading import recordings, reported
+from app.reading.loading import RECORDINGS
+from app.reading.recorded import Recorded
 from interplay.store import Runs
-
-MAIN = str(Path(__file__).parents[1] / "app" / "main.py")
-Open = Callable[..., AppTest]
+from tests.pages import Show, ran
 
 
 @pytest.fixture
-def show() -> Open:
-    def open_page(**url: Any) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=60)
-        app.run()
-        app.switch_page("pages/interplay.py")
-        for name, value in url.items():
-            app.query_params[name] = value
-        return _sound(app.run())
-
-    return open_page
-
-
-def _sound(app: AppTest) -> AppTest:
-    assert not app.exception, [error.message for error in app.exception]
-    return app
+def show(show: Show) -> Show:
+    return partial(show, "interplay")
 
 
 def _texts(app: AppTest) -> str:
@@ -73,7 +61,7 @@ def test_views_name_figures_that_there_are_and_no_figure_twice() -> None:
 # --- verdicts ------------------------------------------------------------------------------------
 
 
-def test_cards_say_what_the_command_says(root: Path, show: Open) -> None:
+def test_cards_say_what_the_command_says(root: Path, show: Show) -> None:
     path = Fabricated(root / "a", layers=2, k=16, updates_each=6).whole()
     told = reporting.to_json([recordings.load(path)])["verdicts"]
     texts = _texts(show())
@@ -84,7 +72,7 @@ def test_cards_say_what_the_command_says(root: Path, show: Open) -> None:
     assert "need a comparison. No run of zopro is among these." in texts
 
 
-def test_a_strip_draws_the_number_the_interval_and_chance(root: Path, show: Open) -> None:
+def test_a_strip_draws_the_number_the_interval_and_chance(root: Path, show: Show) -> None:
     path = Fabricated(root / "a", layers=2, k=16, updates_each=6).whole()
     row = reporting.to_json([recordings.load(path)])["verdicts"][0]
     traces = {trace["name"]: trace for trace in _chart(show(), "Are updates of policy and reward model orthogonal")["data"]}
@@ -111,12 +99,12 @@ def test_ratios_stand_above_one_and_differences_above_nothing() -> None:
 
 
 def _comparison() -> Any:
-    from app import standings
+    from app.compare import standings
 
     return next(one for one in standings.entries([RECORDINGS]) if one.name == "comparison")
 
 
-def test_a_comparison_answers_the_questions_that_one_run_cannot(show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_answers_the_questions_that_one_run_cannot(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERPLAY_RUNS", str(RECORDINGS))
     app = show(runs=["comparison"])
     told = {one.label: one for one in reported.tell(_comparison().recordings()).verdicts}
@@ -143,7 +131,7 @@ def test_a_report_is_made_once_for_each_version_of_the_files(root: Path, monkeyp
     live.store.close("finished")
 
 
-def test_cautions_are_told(root: Path, show: Open) -> None:
+def test_cautions_are_told(root: Path, show: Show) -> None:
     for name, method in (("a", "rloo"), ("b", "ppo")):
         Fabricated(root / name, layers=2, k=16, updates_each=4, method=method).whole()
     assert "means over runs of 2 configurations" in _texts(show(runs=["a", "b"]))
@@ -152,17 +140,32 @@ def test_cautions_are_told(root: Path, show: Open) -> None:
     assert reported._cautions([older]) == ["Recorded before nulls were, so chance is the error of the sketches alone and too narrow: a."]
 
 
-def test_verdicts_of_a_large_recording_wait_until_they_are_asked_for(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_of_a_large_recording_wait_until_they_are_asked_for(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
     monkeypatch.setattr(explorer, "LARGE_BYTES", 0)
     app = show()
     assert "Do the policy's updates persist?" not in _texts(app)
     assert len(_charts(app)) == 3
     app.toggle(key="weigh").set_value(True)
-    assert "Do the policy's updates persist?" in _texts(_sound(app.run()))
+    assert "Do the policy's updates persist?" in _texts(ran(app))
 
 
-def test_the_forecast_is_told_by_layer(show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("view", "first"), [("Alignment", "figure"), ("Persistence", "verdicts")])
+def test_quick_figures_do_not_wait_for_verdicts_nor_verdicts_for_slow_figures(
+    root: Path, show: Show, monkeypatch: pytest.MonkeyPatch, view: str, first: str
+) -> None:
+    Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
+    order: list[str] = []
+    for word, module, name in (("figure", recipes, "make"), ("verdicts", reported, "tell")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, word=word, real=real, **chosen: order.append(word) or real(*given, **chosen))
+    app = show(view=view)
+    assert set(order) == {"figure", "verdicts"}
+    assert order[0] == first
+    assert next(iter(_charts(app))).startswith("Are updates of policy and reward model orthogonal?"), "verdicts stand on top"
+
+
+def test_the_forecast_is_told_by_layer(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERPLAY_RUNS", str(RECORDINGS))
     app = show(runs=["rloo-chat-s0"])
     made = reported.tell([Recorded(RECORDINGS / "rloo-chat-s0")]).worths[0].forecast
@@ -174,7 +177,7 @@ def test_the_forecast_is_told_by_layer(show: Open, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("view", [*VIEWS])
-def test_each_view_draws_its_figures_with_words_and_formula(root: Path, show: Open, view: str) -> None:
+def test_each_view_draws_its_figures_with_words_and_formula(root: Path, show: Show, view: str) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=6).whole()
     app = show(view=view)
     texts = _texts(app)
@@ -186,7 +189,7 @@ def test_each_view_draws_its_figures_with_words_and_formula(root: Path, show: Op
         assert all(explain.FIGURES[name].misleads in texts for name in VIEWS[view].figures)
 
 
-def test_all_figures_are_found_by_name(root: Path, show: Open) -> None:
+def test_all_figures_are_found_by_name(root: Path, show: Show) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
     app = show(view=OTHERS, figure="kl_curve", **{"kl_curve-x": "seconds"})
     assert app.selectbox(key="figure").options == recipes.names()
@@ -208,7 +211,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-def test_a_new_figure_and_its_settings_need_no_change_of_the_page(root: Path, show: Open, registered: list[dict[str, Any]]) -> None:
+def test_a_new_figure_and_its_settings_need_no_change_of_the_page(root: Path, show: Show, registered: list[dict[str, Any]]) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
     app = show(view=OTHERS, figure="brand_new")
     assert "Something new." in _texts(app)
@@ -217,7 +220,7 @@ def test_a_new_figure_and_its_settings_need_no_change_of_the_page(root: Path, sh
     app.toggle(key="brand_new-log").set_value(True)
     app.text_input(key="brand_new-word").set_value(" y ")
     app.segmented_control(key="brand_new-how").set_value("a")
-    _sound(app.run())
+    ran(app)
     assert registered[-1] == {"window": 3, "log": True, "how": "a", "word": "y"}
     show(view=OTHERS, figure="brand_new", **{"brand_new-how": "a"})
     assert registered[-1] == {"window": 7, "log": False, "how": "a", "word": "x"}
@@ -230,7 +233,7 @@ def test_settings_of_one_name_are_one_control_that_all_figures_understand() -> N
     assert joined["role"].choices == ("policy", "reward")
 
 
-def test_the_lag_explorer_shows_as_many_lags_as_are_chosen(root: Path, show: Open) -> None:
+def test_the_lag_explorer_shows_as_many_lags_as_are_chosen(root: Path, show: Show) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=2).whole(iterations=9)
     for lags in (2, 5):
         traces = _chart(show(view="Leads and lags", **{"leads-lags": str(lags)}), "Who leads: ")["data"]
@@ -238,7 +241,7 @@ def test_the_lag_explorer_shows_as_many_lags_as_are_chosen(root: Path, show: Ope
         assert sum(len(_numbers(trace["x"])) for trace in dots) == 2 * lags
 
 
-def test_the_url_reproduces_the_view(root: Path, show: Open) -> None:
+def test_the_url_reproduces_the_view(root: Path, show: Show) -> None:
     for name in ("a", "b"):
         Fabricated(root / name, layers=3, k=16, updates_each=4).whole()
     app = show(runs=["b"], view="Where it moves", layer="1", **{"where-roles": ["reward"]})
@@ -249,7 +252,7 @@ def test_the_url_reproduces_the_view(root: Path, show: Open) -> None:
     assert _chart(app, "Update norm")["data"][0]["y"][0] == "down_proj"  # of one layer, kinds are told apart
 
 
-def test_names_of_other_pages_links_and_comparisons_are_understood(root: Path, show: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_other_pages_links_and_comparisons_are_understood(root: Path, show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in (root, tmp_path / "more"):
         Fabricated(place / "same", layers=2, k=16, updates_each=2).whole()
     Fabricated(root / "other", layers=2, k=16, updates_each=2).whole()
@@ -261,7 +264,7 @@ def test_names_of_other_pages_links_and_comparisons_are_understood(root: Path, s
 
 
 @pytest.mark.parametrize("value", ["-1", "99999999", "abc", "<script>", "1e9", "", "٣"])
-def test_nonsense_in_the_url_is_ignored(root: Path, show: Open, value: str) -> None:
+def test_nonsense_in_the_url_is_ignored(root: Path, show: Show, value: str) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
     url = dict.fromkeys(("view", "layer", "kind", "space", "rows", "focus", "figure", "leads-lags", "alignment-roles", "paths-method"), value)
     app = show(**url)
@@ -279,12 +282,12 @@ def test_a_role_that_a_figure_does_not_know_is_left_to_the_others() -> None:
 # --- runs of every kind --------------------------------------------------------------------------
 
 
-def test_an_empty_root_shows_the_command_that_fills_it(root: Path, show: Open) -> None:
+def test_an_empty_root_shows_the_command_that_fills_it(root: Path, show: Show) -> None:
     assert "interplay train" in show().code[0].value
 
 
 @pytest.mark.parametrize("view", [*VIEWS])
-def test_one_update_only(root: Path, show: Open, view: str) -> None:
+def test_one_update_only(root: Path, show: Show, view: str) -> None:
     one = Fabricated(root / "one", layers=2, k=16, value=False)
     one.step("policy", 1, 1)
     one.store.close("finished")
@@ -295,7 +298,7 @@ def test_one_update_only(root: Path, show: Open, view: str) -> None:
 
 
 @pytest.mark.parametrize("view", [*VIEWS])
-def test_a_policy_alone(root: Path, show: Open, view: str) -> None:
+def test_a_policy_alone(root: Path, show: Show, view: str) -> None:
     alone = Fabricated(root / "alone", layers=2, k=16, value=False)
     alone.step("policy", 1, 8)
     alone.store.close("finished")
@@ -306,7 +309,7 @@ def test_a_policy_alone(root: Path, show: Open, view: str) -> None:
 
 
 @pytest.mark.parametrize("view", [*VIEWS])
-def test_a_run_without_sketches(root: Path, show: Open, view: str) -> None:
+def test_a_run_without_sketches(root: Path, show: Show, view: str) -> None:
     path = Fabricated(root / "bare", layers=2, k=16, updates_each=4).whole()
     shutil.rmtree(path / "directions")
     app = show(view=view)
@@ -317,15 +320,15 @@ def test_a_run_without_sketches(root: Path, show: Open, view: str) -> None:
 
 
 @pytest.mark.parametrize("odd", ["bad_numbers", "constant"])
-def test_odd_numbers(root: Path, show: Open, odd: str) -> None:
+def test_odd_numbers(root: Path, show: Show, odd: str) -> None:
     Fabricated(root / "odd", layers=2, k=16, updates_each=6, **{odd: True}).whole()
     app = show(view=OTHERS)
     for name in recipes.names():
         app.selectbox(key="figure").set_value(name)
-        assert explain.FIGURES[name].what in _texts(_sound(app.run()))
+        assert explain.FIGURES[name].what in _texts(ran(app))
 
 
-def test_no_numbers_at_all(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_numbers_at_all(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     Fabricated(root / "nan", layers=2, k=16, updates_each=4).whole()
     real = Recorded.frame
 
@@ -337,18 +340,18 @@ def test_no_numbers_at_all(root: Path, show: Open, monkeypatch: pytest.MonkeyPat
     app = show()
     for view in VIEWS:
         app.segmented_control(key="view").set_value(view)
-        _sound(app.run())
+        ran(app)
 
 
-def test_a_run_before_its_first_update(root: Path, show: Open) -> None:
+def test_a_run_before_its_first_update(root: Path, show: Show) -> None:
     Fabricated(root / "new", layers=2, k=16)
     app = show()
     for view in VIEWS:
         app.segmented_control(key="view").set_value(view)
-        assert "Not " in _texts(_sound(app.run()))
+        assert "Not " in _texts(ran(app))
 
 
-def test_a_broken_run_says_why_and_does_not_hide_the_others(root: Path, show: Open) -> None:
+def test_a_broken_run_says_why_and_does_not_hide_the_others(root: Path, show: Show) -> None:
     Fabricated(root / "good", layers=2, k=16, updates_each=4).whole()
     (root / "bad").mkdir()
     (root / "bad" / "run.json").write_text("{ not json")
@@ -361,7 +364,7 @@ def test_a_broken_run_says_why_and_does_not_hide_the_others(root: Path, show: Op
     assert show().multiselect(key="runs").value == ["good"]
 
 
-def test_a_damaged_part_is_named(root: Path, show: Open) -> None:
+def test_a_damaged_part_is_named(root: Path, show: Show) -> None:
     path = Fabricated(root / "hurt", layers=2, k=16, updates_each=3).whole()
     part = next((path / "completions").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-20])
@@ -370,13 +373,13 @@ def test_a_damaged_part_is_named(root: Path, show: Open) -> None:
     assert len(_charts(app)) >= 3
 
 
-def test_several_runs_share_a_picture_and_one_of_them_has_the_rest(root: Path, show: Open) -> None:
+def test_several_runs_share_a_picture_and_one_of_them_has_the_rest(root: Path, show: Show) -> None:
     for seed in (0, 1):
         Fabricated(root / f"s{seed}", layers=2, k=16, updates_each=4, seed=seed).whole()
     app = show(runs=["s0"])
     button = next(button for button in app.button if button.key == "seeds")
     assert button.label == "Add the other seed"
-    _sound(button.click().run())
+    ran(button.click())
     assert sorted(app.multiselect(key="runs").value) == ["s0", "s1"]
     assert not [button for button in app.button if button.key == "seeds"]
     assert [alt for alt in _charts(app) if alt.startswith("Module cosines, run by run")]
@@ -385,13 +388,13 @@ def test_several_runs_share_a_picture_and_one_of_them_has_the_rest(root: Path, s
     assert names == {f"{role}, {run}" for role in ("policy", "reward") for run in ("s0", "s1")} or len(names) == 4
 
 
-def test_runs_of_different_models_say_that_they_cannot_be_joined(root: Path, show: Open) -> None:
+def test_runs_of_different_models_say_that_they_cannot_be_joined(root: Path, show: Show) -> None:
     Fabricated(root / "small", layers=2, k=16, updates_each=4).whole()
     Fabricated(root / "large", layers=2, k=32, updates_each=4).whole()
     assert "Not drawn: " in _texts(show(runs=["small", "large"], view="Paths"))
 
 
-def test_a_hostile_name_stays_text(root: Path, show: Open) -> None:
+def test_a_hostile_name_stays_text(root: Path, show: Show) -> None:
     name = "![x](evil.example) <b>$x$"
     Fabricated(root / name, layers=2, k=16, updates_each=4).whole()
     Fabricated(root / "b", layers=2, k=16, updates_each=4, seed=1).whole()
@@ -405,7 +408,7 @@ def test_a_hostile_name_stays_text(root: Path, show: Open) -> None:
 # --- live runs -------------------------------------------------------------------------------------
 
 
-def test_a_live_run_grows_and_an_ended_one_is_left_in_peace(root: Path, show: Open) -> None:
+def test_a_live_run_grows_and_an_ended_one_is_left_in_peace(root: Path, show: Show) -> None:
     live = Fabricated(root / "live", layers=2, k=16)
     live.step("reward", 0, 3)
     live.step("policy", 1, 3)
@@ -416,20 +419,20 @@ def test_a_live_run_grows_and_an_ended_one_is_left_in_peace(root: Path, show: Op
     assert explorer.pace(choice) == explorer.SECONDS_LIVE
     live.step("policy", 1, 2)
     live.store.flush()
-    assert "Mean over 5 updates" in _texts(_sound(app.run()))
+    assert "Mean over 5 updates" in _texts(ran(app))
     live.store.close("finished")
     assert explorer.pace(explorer.again(choice)) is None
-    _sound(app.run())
+    ran(app)
 
 
 # --- into the paper --------------------------------------------------------------------------------
 
 
-def test_a_narrowed_figure_goes_into_the_basket_as_it_is_shown(root: Path, show: Open) -> None:
+def test_a_narrowed_figure_goes_into_the_basket_as_it_is_shown(root: Path, show: Show) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
     app = show(layer="1")
     button = next(button for button in app.button if str(button.key).startswith("basket-alignment_curve"))
-    _sound(button.click().run())
+    ran(button.click())
     item = next(iter(app.session_state["_basket"].values()))
     assert (item.figure, item.runs) == ("alignment_curve", ("a",))
     made = recipes.make(item.figure, [Recorded(root / "a")], **item.chosen())

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,22 +13,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app import dashboard, processes, theme
-from app.jobs import Job, Jobs, command_line, train_argv
+from app.queue import processes
+from app.queue.jobs import Job, Jobs, command_line, train_argv
+from app.server import dashboard, theme
 from interplay.config import RunConfig
 from interplay.errors import ConfigError, StoreError
 from interplay.store import RunStore
 from tests.fabricate import Fabricated
+from tests.waiting import until
 
 SLEEP = [sys.executable, "-c", "import time; print('here we are', flush=True); time.sleep(60)"]
 STUBBORN = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"]
-
-
-def _wait(check: object, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -52,7 +46,7 @@ def test_a_job_is_the_command_that_one_would_type() -> None:
 def test_start_tail_stop(jobs: Jobs) -> None:
     job = jobs.start_argv(SLEEP)
     assert os.getpgid(job.pid) == job.pid != os.getpgid(0)
-    _wait(lambda: "here we are" in jobs.tail(job.id))
+    until(lambda: "here we are" in jobs.tail(job.id))
     assert jobs.get(job.id).state == "running"
     assert jobs.stop(job.id, wait=True).state == "stopped"
     assert not psutil.pid_exists(job.pid)
@@ -60,7 +54,7 @@ def test_start_tail_stop(jobs: Jobs) -> None:
 
 def test_what_ignores_the_request_is_killed(jobs: Jobs) -> None:
     job = jobs.start_argv(STUBBORN)
-    _wait(lambda: "deaf" in jobs.tail(job.id))
+    until(lambda: "deaf" in jobs.tail(job.id))
     assert jobs.stop(job.id, wait=True).state == "stopped"
 
 
@@ -94,7 +88,7 @@ def test_a_job_knows_its_kind_and_its_folder(words: list[str], kind: str, folder
 
 def test_a_job_that_fails_says_so(jobs: Jobs) -> None:
     job = jobs.start_argv([sys.executable, "-c", "raise SystemExit(3)"])
-    _wait(lambda: jobs.get(job.id).ended)
+    until(lambda: jobs.get(job.id).ended)
     assert (jobs.get(job.id).state, jobs.get(job.id).exit) == ("failed", 3)
 
 
@@ -110,7 +104,7 @@ def test_a_folder_named_app_is_not_run(jobs: Jobs, tmp_path: Path) -> None:
     (tmp_path / "app" / "__init__.py").write_text("")
     (tmp_path / "app" / "cli.py").write_text("print('another program')")
     job = jobs.start_argv([sys.executable, "-m", "app.cli", "--version"], cwd=tmp_path)
-    _wait(lambda: jobs.get(job.id).ended)
+    until(lambda: jobs.get(job.id).ended)
     assert jobs.tail(job.id).startswith("interplay ")
 
 
@@ -119,16 +113,16 @@ def test_jobs_outlive_the_server(jobs: Jobs) -> None:
     later = Jobs(jobs.folder, grace=1.0)
     assert later.get(job.id).state == "running"
     later.stop(job.id, wait=True)
-    _wait(lambda: jobs.get(job.id).ended)
+    until(lambda: jobs.get(job.id).ended)
 
 
 def test_another_server_sees_how_a_job_ended(tmp_path: Path) -> None:
     """The first server does not look any more, so its child stays in the process table."""
-    starts = "import sys, time; from app.jobs import Jobs; Jobs(sys.argv[1]).start_argv([sys.executable, '-c', 'raise SystemExit(5)']); time.sleep(60)"
+    starts = "import sys, time; from app.queue.jobs import Jobs; Jobs(sys.argv[1]).start_argv([sys.executable, '-c', 'raise SystemExit(5)']); time.sleep(60)"
     server = subprocess.Popen([sys.executable, "-c", starts, str(tmp_path / "jobs")])
     try:
         later = Jobs(tmp_path / "jobs")
-        _wait(lambda: later.list() and later.list()[0].ended, 30)
+        until(lambda: later.list() and later.list()[0].ended, 30)
         assert later.list()[0].exit == 5
     finally:
         server.kill()
@@ -152,7 +146,7 @@ def test_a_server_that_died_while_starting_leaves_a_job_that_is_found(jobs: Jobs
     (jobs.folder / job.id / "job.json").write_text(json.dumps(job.__dict__))
     process = subprocess.Popen(SLEEP, start_new_session=True, env={**os.environ, processes.MARK: job.id}, stdout=subprocess.DEVNULL)
     try:
-        _wait(lambda: psutil.Process(process.pid).cmdline() == SLEEP)
+        until(lambda: psutil.Process(process.pid).cmdline() == SLEEP)
         (found,) = jobs.list()
         assert (found.pid, found.state) == (process.pid, "running")
     finally:
@@ -163,25 +157,25 @@ def test_a_server_that_died_while_starting_leaves_a_job_that_is_found(jobs: Jobs
 
 def test_who_was_asked_to_stop_is_killed_by_the_next_server(jobs: Jobs) -> None:
     job = jobs.start_argv(STUBBORN)
-    _wait(lambda: "deaf" in jobs.tail(job.id))
+    until(lambda: "deaf" in jobs.tail(job.id))
     later = Jobs(jobs.folder, grace=0.0)
     path = jobs.folder / job.id / "job.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "stop_asked": "2026-01-01T00:00:00+00:00"}))
     later.list()
-    _wait(lambda: jobs.get(job.id).state == "stopped")
-    assert not psutil.pid_exists(job.pid)
+    until(lambda: jobs.get(job.id).state == "stopped")
+    until(lambda: jobs.get(job.id) and not psutil.pid_exists(job.pid), what="its end was not collected")  # the look that finds it dead may not be the one that collects it
 
 
 def test_ended_children_leave_no_zombie(jobs: Jobs) -> None:
     job = jobs.start_argv([sys.executable, "-c", "pass"])
-    _wait(lambda: jobs.get(job.id).state == "finished")
+    until(lambda: jobs.get(job.id).state == "finished")
     assert not psutil.pid_exists(job.pid)
 
 
-@pytest.mark.parametrize("id", ["", "1", "../x", "0" * 15, "g" * 16, "0" * 16, "../../etc/passwd\0", str(os.getpid())])
+@pytest.mark.parametrize("id", ["", "1", "../x", "0" * 15, "g" * 16, "0" * 16, "../../etc/passwd\0", "the number of a process"])
 def test_a_forged_id_reaches_nothing(jobs: Jobs, id: str) -> None:
     with pytest.raises(StoreError, match="there is no job"):
-        jobs.stop(id)
+        jobs.stop(str(os.getpid()) if id == "the number of a process" else id)
 
 
 def test_consent_to_foreign_code_is_typed(jobs: Jobs) -> None:
@@ -245,7 +239,7 @@ def test_a_job_is_known_by_its_folder(jobs: Jobs) -> None:
 
 def test_links_and_pipes_are_not_followed(jobs: Jobs, tmp_path: Path) -> None:
     job = jobs.start_argv([sys.executable, "-c", "pass"])
-    _wait(lambda: jobs.get(job.id).ended)
+    until(lambda: jobs.get(job.id).ended)
     (jobs.folder / ("b" * 16)).symlink_to(jobs.folder / job.id)
     assert [one.id for one in jobs.list()] == [job.id]
     (tmp_path / "secret").write_text("a secret")
@@ -278,7 +272,7 @@ def test_a_place_that_cannot_hold_jobs_is_named(tmp_path: Path) -> None:
 
 def test_the_log_is_shown_without_control_characters(jobs: Jobs) -> None:
     job = jobs.start_argv([sys.executable, "-c", r"print('10%\r50%\rdone \x1b[31mred\x1b[0m\x07')"])
-    _wait(lambda: jobs.get(job.id).ended)
+    until(lambda: jobs.get(job.id).ended)
     assert jobs.tail(job.id) == "done red"
 
 
@@ -314,7 +308,7 @@ def test_a_taken_port_is_replaced_or_refused() -> None:
 
 
 def test_the_demo_is_one_run(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("app.jobs.train_argv", lambda config: [*SLEEP, str(config.out)])
+    monkeypatch.setattr("app.queue.jobs.train_argv", lambda config: [*SLEEP, str(config.out)])
     first = dashboard._start_demo(jobs, tmp_path)
     assert first is not None
     assert dashboard._start_demo(jobs, tmp_path) is None

@@ -138,7 +138,7 @@ Start = Callable[..., tuple[Path, list[str]]]
 def start(model: Path, prompts: Path) -> Start:
     """Run a training in a process of its own until it ends, or until its diary has `lines` lines and some `seconds` have passed."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training", "interplay.loop"])
+    context.set_forkserver_preload(["pytest", "tests.training", "interplay.loop"])
 
     def run(out: Path, moment: tuple[str, str, int, str] | None = None, lines: int = 0, seconds: float = 0.0) -> tuple[Path, list[str]]:
         diary = out.with_name(out.name + ".diary")

@@ -16,7 +16,7 @@ from analysis import evidence, kinship, nulls, paper, recipes, screen
 from analysis.evidence import Recording
 from analysis.spec import FigureSpec
 from analysis.trajectory import Trajectory
-from app.recorded import Recorded
+from app.reading.recorded import Recorded
 from interplay.records import SketchSpec
 from tests.planted import MODULES, K, planted
 

@@ -1,13 +1,12 @@
 """Whole runs of the tiny model: every method, every way of tuning, with and without a reward model.
 
-Each run is made once and looked at by several tests; what is expected is counted from the settings,
+Each run is made once and looked at by several tests, also of other files; what is expected is counted from the settings,
 from the prompt file or from the records of another stream, never taken from the loop itself.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,28 +23,12 @@ from interplay.objectives.base import Batch
 from interplay.session import Session
 from interplay.store import Runs, RunStore
 from tests import training
-from tests.training import frame, series, weights
+from tests.training import Finished, frame, series, weights
 
 METHODS = ("ppo", "rloo", "online_dpo", "dpo")
 MADE = [(method, tune, reward) for method in METHODS for tune in ("lora", "full") for reward in ("model", "gold")]
 every_run = pytest.mark.parametrize(("method", "tune", "reward"), MADE, ids=["-".join(key) for key in MADE])
 with_reward_model = pytest.mark.parametrize(("method", "tune", "reward"), [key for key in MADE if key[2] == "model"], ids=lambda word: word)
-
-Make = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def make(model: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A finished run of these settings; the same settings give the same run."""
-    root, made = tmp_path_factory.mktemp("runs"), dict[str, Path]()
-
-    def run(**settings: Any) -> Path:
-        key = json.dumps(settings, sort_keys=True)
-        if key not in made:
-            made[key] = loop.train(training.small(model, prompts, root / f"run-{len(made)}", **settings))
-        return made[key]
-
-    return run
 
 
 @pytest.fixture
@@ -84,8 +67,8 @@ def made_pairs(run: Path, iteration: int) -> list[dict[str, Any]]:
 
 
 @every_run
-def test_every_combination_finishes_with_exactly_the_planned_updates(make: Make, method: str, tune: str, reward: str) -> None:
-    run = make(method=method, tune=tune, reward=reward)
+def test_every_combination_finishes_with_exactly_the_planned_updates(finished: Finished, method: str, tune: str, reward: str) -> None:
+    run = finished(method=method, tune=tune, reward=reward)
     status = RunStore.open(run).status()
     assert (status.state, status.error) == ("finished", None)
     assert [row.state for row in Runs(run.parent).list() if row.run == run.name] == ["finished"]
@@ -105,16 +88,16 @@ def test_every_combination_finishes_with_exactly_the_planned_updates(make: Make,
 
 
 @every_run
-def test_every_role_moves_at_every_update(make: Make, method: str, tune: str, reward: str) -> None:
+def test_every_role_moves_at_every_update(finished: Finished, method: str, tune: str, reward: str) -> None:
     """LoRA's A stands still at the very first update, because B is 0; the module as a whole never does."""
-    rows = frame(make(method=method, tune=tune, reward=reward), "updates")
+    rows = frame(finished(method=method, tune=tune, reward=reward), "updates")
     moved = rows.groupby(["clock", "role"])["update_norm"].max()
     assert (moved > 0).all()
 
 
 @every_run
-def test_metrics_of_every_policy_update_agree_with_the_completions(make: Make, method: str, tune: str, reward: str) -> None:
-    run = make(method=method, tune=tune, reward=reward)
+def test_metrics_of_every_policy_update_agree_with_the_completions(finished: Finished, method: str, tune: str, reward: str) -> None:
+    run = finished(method=method, tune=tune, reward=reward)
     metrics, texts = frame(run, "metrics"), frame(run, "completions")
     texts = texts[texts["split"] == "train"]
     policy = metrics[(metrics["role"] == "policy") & (metrics["split"] == "train")].pivot(index="clock", columns="name", values="value")
@@ -129,8 +112,8 @@ def test_metrics_of_every_policy_update_agree_with_the_completions(make: Make, m
 
 
 @every_run
-def test_completions_join_the_update_that_learns_from_them(make: Make, method: str, tune: str, reward: str) -> None:
-    run = make(method=method, tune=tune, reward=reward)
+def test_completions_join_the_update_that_learns_from_them(finished: Finished, method: str, tune: str, reward: str) -> None:
+    run = finished(method=method, tune=tune, reward=reward)
     config = config_of(run)
     texts, updates = frame(run, "completions"), frame(run, "updates")
     train = texts[texts["split"] == "train"]
@@ -145,8 +128,8 @@ def test_completions_join_the_update_that_learns_from_them(make: Make, method: s
 
 
 @every_run
-def test_held_out_scores_of_every_iteration(make: Make, method: str, tune: str, reward: str) -> None:
-    run = make(method=method, tune=tune, reward=reward)
+def test_held_out_scores_of_every_iteration(finished: Finished, method: str, tune: str, reward: str) -> None:
+    run = finished(method=method, tune=tune, reward=reward)
     metrics, texts = frame(run, "metrics"), frame(run, "completions")
     held, texts = metrics[metrics["split"] == "heldout"], texts[texts["split"] == "heldout"]
     assert held["role"].unique().tolist() == ["policy"]
@@ -171,8 +154,8 @@ def test_held_out_scores_of_every_iteration(make: Make, method: str, tune: str, 
 
 
 @every_run
-def test_prompts_keep_their_ids_and_held_out_ones_never_train(make: Make, prompts: Path, method: str, tune: str, reward: str) -> None:
-    run = make(method=method, tune=tune, reward=reward)
+def test_prompts_keep_their_ids_and_held_out_ones_never_train(finished: Finished, prompts: Path, method: str, tune: str, reward: str) -> None:
+    run = finished(method=method, tune=tune, reward=reward)
     known, texts = ids_in(prompts), frame(run, "completions")
     assert [known[key] for key in texts["prompt_id"]] == texts["prompt"].tolist()
     held = texts[texts["split"] == "heldout"]
@@ -190,10 +173,10 @@ def test_prompts_keep_their_ids_and_held_out_ones_never_train(make: Make, prompt
 
 
 @every_run
-def test_run_json_tells_everything(make: Make, model: Path, prompts: Path, method: str, tune: str, reward: str) -> None:
+def test_run_json_tells_everything(finished: Finished, model: Path, prompts: Path, method: str, tune: str, reward: str) -> None:
     import hashlib
 
-    run = make(method=method, tune=tune, reward=reward)
+    run = finished(method=method, tune=tune, reward=reward)
     info = RunStore.open(run).info
     config = training.small(model, prompts, run, method=method, tune=tune, reward=reward)
     assert info.command[:2] == ["interplay", "train"]
@@ -215,9 +198,9 @@ def test_run_json_tells_everything(make: Make, model: Path, prompts: Path, metho
 
 
 @with_reward_model
-def test_merged_and_unmerged_reward_models_are_kept(make: Make, method: str, tune: str, reward: str) -> None:
+def test_merged_and_unmerged_reward_models_are_kept(finished: Finished, method: str, tune: str, reward: str) -> None:
     """merged = share * un-merged of the iteration before + (1 - share) * un-merged, tensor by tensor."""
-    run = make(method=method, tune=tune, reward=reward)
+    run = finished(method=method, tune=tune, reward=reward)
     first = weights(run, 0, "reward")
     for name, tensor in weights(run, 0, "reward_merged").items():
         torch.testing.assert_close(tensor, first[name], rtol=0, atol=0)  # nothing to be merged with yet
@@ -236,8 +219,8 @@ def test_merged_and_unmerged_reward_models_are_kept(make: Make, method: str, tun
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-def test_share_of_the_saved_reward_model(make: Make, share: float) -> None:
-    run = make(iterations=1, updates=1, keep_close=share)
+def test_share_of_the_saved_reward_model(finished: Finished, share: float) -> None:
+    run = finished(iterations=1, updates=1, keep_close=share)
     before, after, merged = weights(run, 0, "reward"), weights(run, 1, "reward"), weights(run, 1, "reward_merged")
     for name, tensor in merged.items():
         if share in (0.0, 1.0):
@@ -264,8 +247,8 @@ def test_the_refined_reward_model_starts_from_the_merged_one(session: Any, monke
     assert any(not torch.equal(seen[1][name], tensor) for name, tensor in seen[2].items())
 
 
-def test_only_the_last_checkpoint_is_kept(make: Make) -> None:
-    kept, all_of = make(keep_checkpoints="last"), make(method="rloo", tune="lora", reward="model")
+def test_only_the_last_checkpoint_is_kept(finished: Finished) -> None:
+    kept, all_of = finished(keep_checkpoints="last"), finished(method="rloo", tune="lora", reward="model")
     assert [p.name for p in (kept / "checkpoints").iterdir()] == ["iteration-2"]
     assert sorted(p.name for p in (all_of / "checkpoints").iterdir()) == ["iteration-0", "iteration-1", "iteration-2"]
     for role in ("policy", "reward", "reward_merged"):
@@ -273,23 +256,23 @@ def test_only_the_last_checkpoint_is_kept(make: Make) -> None:
         assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
-def test_adapter_init_is_told_and_done(make: Make, model: Path, prompts: Path, tmp_path: Path) -> None:
+def test_adapter_init_is_told_and_done(finished: Finished, model: Path, prompts: Path, tmp_path: Path) -> None:
     notes = {}
     for choice in ("shared", "independent"):
         config = training.small(model, prompts, tmp_path, method="ppo", adapter_init=choice)
         loaded = models.load(config, critic=True, reward=True)
         a = {role: next(p for name, p in item.named_parameters() if "lora_A" in name) for role, item in loaded.trained()}
         assert torch.equal(a["policy"], a["reward"]) is torch.equal(a["policy"], a["value"]) is (choice == "shared")
-        notes[choice] = " ".join(RunStore.open(make(iterations=1, updates=1, adapter_init=choice)).info.notes)
+        notes[choice] = " ".join(RunStore.open(finished(iterations=1, updates=1, adapter_init=choice)).info.notes)
     assert "same A" in notes["shared"]
     assert "own A" not in notes["shared"]
     assert "own A" in notes["independent"]
 
 
 @pytest.mark.parametrize("updates", [4, 3])
-def test_inner_epochs_and_minibatches(make: Make, updates: int) -> None:
+def test_inner_epochs_and_minibatches(finished: Finished, updates: int) -> None:
     """One rollout batch feeds 2 x 2 updates; what is left over when the count is reached is not used."""
-    run = make(method="rloo", updates=updates, inner_epochs=2, minibatches=2, prompts=2)
+    run = finished(method="rloo", updates=updates, inner_epochs=2, minibatches=2, prompts=2)
     steps = frame(run, "updates")
     steps = steps[steps["role"] == "policy"][["clock", "update"]].drop_duplicates()
     assert len(steps) == 2 * updates
@@ -331,8 +314,8 @@ def test_pair_share_judges_the_pairs_of_which_the_reward_model_is_least_sure(ses
     assert max(gaps[id(item)] for item in kept) <= min(gaps[id(item)] for item in left_out)
 
 
-def test_pair_share_in_a_run(make: Make) -> None:
-    run = make(iterations=1, updates=1, pairs=16, pair_share=0.25)
+def test_pair_share_in_a_run(finished: Finished) -> None:
+    run = finished(iterations=1, updates=1, pairs=16, pair_share=0.25)
     pairs, ties = series(run, "reward", "judge/pairs"), series(run, "reward", "judge/tie_rate")
     judged = (pairs["value"] / (1 - ties["value"])).round(6).tolist()
     assert judged == [16.0, 4.0]
@@ -379,8 +362,8 @@ def test_judged_pairs_from_a_file(model: Path, tmp_path: Path, method: str) -> N
     assert len(series(run, "policy", "reward_model_accuracy", "heldout")) == 3
 
 
-def test_dpo_learns_from_the_pairs_of_the_iteration_before(make: Make) -> None:
-    run = make(method="dpo", tune="lora", reward="model")
+def test_dpo_learns_from_the_pairs_of_the_iteration_before(finished: Finished) -> None:
+    run = finished(method="dpo", tune="lora", reward="model")
     texts = frame(run, "completions").query("split == 'train'")
     for iteration in (1, 2):
         pairs = {pair["prompt_id"] for pair in made_pairs(run, iteration - 1)}
@@ -389,8 +372,8 @@ def test_dpo_learns_from_the_pairs_of_the_iteration_before(make: Make) -> None:
         assert asked <= pairs
 
 
-def test_layers_and_targets_limit_what_is_trained(make: Make) -> None:
-    rows = frame(make(iterations=1, updates=1, layers="1", lora_targets="q_proj,v_proj"), "updates").query("role == 'policy'")
+def test_layers_and_targets_limit_what_is_trained(finished: Finished) -> None:
+    rows = frame(finished(iterations=1, updates=1, layers="1", lora_targets="q_proj,v_proj"), "updates").query("role == 'policy'")
     assert set(rows["layer"]) == {1}
     assert set(rows["kind"]) == {"q_proj", "v_proj"}
 
@@ -419,8 +402,8 @@ def test_the_critic_learns(session: Any, tune: str) -> None:
     assert 0.5 * float((error_BT**2).mean()) < 0.2 * loss.iloc[0]
 
 
-def test_the_critic_of_a_run_has_moved(make: Make) -> None:
-    run = make(method="ppo", tune="lora", reward="model")
+def test_the_critic_of_a_run_has_moved(finished: Finished) -> None:
+    run = finished(method="ppo", tune="lora", reward="model")
     first, last = weights(run, 0, "value"), weights(run, 2, "value")
     assert all(not torch.equal(first[name], tensor) for name, tensor in last.items())
     assert len(series(run, "value", "loss")) == 4
@@ -455,9 +438,9 @@ def same(a: Path, b: Path, stream: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "tune"), [("ppo", "lora"), ("rloo", "full"), ("dpo", "lora"), ("online_dpo", "lora")])
-def test_the_same_command_gives_the_same_records(make: Make, tmp_path: Path, method: str, tune: str) -> None:
+def test_the_same_command_gives_the_same_records(finished: Finished, tmp_path: Path, method: str, tune: str) -> None:
     """Whatever the global generators hold when it starts."""
-    first = make(method=method, tune=tune, reward="model")
+    first = finished(method=method, tune=tune, reward="model")
     torch.manual_seed(123)
     np.random.seed(123)
     second = loop.train(replace(config_of(first), out=str(tmp_path / "again")))
@@ -479,10 +462,10 @@ def prompt_order(run: Path) -> list[str]:
     return frame(run, "completions").query("split == 'train'")["prompt_id"].tolist()
 
 
-def test_seeds_are_separate(make: Make, model: Path, prompts: Path, tmp_path: Path) -> None:
+def test_seeds_are_separate(finished: Finished, model: Path, prompts: Path, tmp_path: Path) -> None:
     """Each seed moves its own stream and no other."""
     base = {"method": "rloo", "reward": "gold", "seed_data": 1, "seed_sampling": 2, "seed_perturbation": 3}
-    plain = make(**base)
+    plain = finished(**base)
     order, texts = prompt_order(plain), frame(plain, "completions")
     starts = texts.query("iteration == 0")["completion"].tolist()
 
@@ -490,7 +473,7 @@ def test_seeds_are_separate(make: Make, model: Path, prompts: Path, tmp_path: Pa
         loaded = models.load(training.small(model, prompts, tmp_path, **{**base, **changes}), critic=False, reward=False)
         return torch.cat([p.flatten() for name, p in loaded.policy.named_parameters() if "lora_A" in name])
 
-    moved = {name: make(**{**base, name: 11}) for name in ("seed_data", "seed_sampling", "seed_perturbation")}
+    moved = {name: finished(**{**base, name: 11}) for name in ("seed_data", "seed_sampling", "seed_perturbation")}
     same_order = {name: prompt_order(run) == order for name, run in moved.items()}
     assert same_order == {"seed_data": False, "seed_sampling": True, "seed_perturbation": True}
     same_texts = {name: frame(run, "completions").query("iteration == 0")["completion"].tolist() == starts for name, run in moved.items()}
@@ -503,8 +486,8 @@ def test_seeds_are_separate(make: Make, model: Path, prompts: Path, tmp_path: Pa
     assert sketch_seeds == {"seed_data": 3, "seed_sampling": 3, "seed_perturbation": 11}
 
 
-def test_one_seed_moves_all_streams(make: Make) -> None:
-    a, b = make(method="rloo", reward="gold", seed=1), make(method="rloo", reward="gold", seed=2)
+def test_one_seed_moves_all_streams(finished: Finished) -> None:
+    a, b = finished(method="rloo", reward="gold", seed=1), finished(method="rloo", reward="gold", seed=2)
     assert prompt_order(a) != prompt_order(b)
     assert frame(a, "completions").query("iteration == 0")["completion"].tolist() != frame(b, "completions").query("iteration == 0")["completion"].tolist()
 
@@ -566,8 +549,8 @@ def test_two_runs_in_one_process_do_not_share_signal_handlers() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_data_on_both_sides_of_the_split_are_as_the_reader_says(model: Path, prompts: Path, tmp_path: Path, make: Make) -> None:
-    run = make(method="rloo", tune="lora", reward="model")
+def test_data_on_both_sides_of_the_split_are_as_the_reader_says(model: Path, prompts: Path, tmp_path: Path, finished: Finished) -> None:
+    run = finished(method="rloo", tune="lora", reward="model")
     found = data.load(training.small(model, prompts, tmp_path), tasks.find("chat"))
     held = frame(run, "completions").query("split == 'heldout' and iteration == 0")["prompt_id"].tolist()
     assert held == [prompt.id for prompt in found.heldout]

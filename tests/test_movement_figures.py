@@ -18,7 +18,7 @@ from analysis import evidence, movement, nulls, recipes, screen, together
 from analysis.evidence import Recording
 from analysis.spec import FigureSpec
 from analysis.uncertainty import interval_over_updates
-from app.recorded import Recorded
+from app.reading.recorded import Recorded
 from tests.planted import MODULES, planted, recording
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
@@ -440,6 +440,19 @@ def test_long_runs_are_thinned(aligned: Recording, monkeypatch: pytest.MonkeyPat
     full = {(t, str(s)): cos(x, y) for t, x in steps_of(aligned.policy, "update").items() for s, y in steps_of(aligned.reward, "update").items()}
     for row in drawn(spec, "cells").to_dict("records"):
         assert row["value"] == pytest.approx(full[row["x"], row["row"]], abs=1e-5)
+
+
+def test_of_very_many_steps_some_are_counted_and_it_says_so(aligned: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = together.cross_lag(aligned.policy, aligned.reward, aligned.updates, run="a")
+    monkeypatch.setattr(together, "MOST_COUNTED", 6)
+    spec = together.cross_lag(aligned.policy, aligned.reward, aligned.updates, run="a")
+    every, some = (one.data[one.data["layer"] == "cells"].set_index(["x", "row"])["cosine"] for one in (whole, spec))
+    assert len(some) == 36 < len(every)
+    assert some.to_numpy() == pytest.approx(every[some.index].to_numpy(), nan_ok=True)
+    steps = len(aligned.policy.clocks_U)
+    assert f"{steps} by " in spec.caption
+    assert "Counted: 6 by 6 of them, evenly spread." in spec.caption
+    assert "of 36 cells lie beyond" in spec.caption
 
 
 def test_a_last_policy_step_without_a_reward_step_after_it_has_no_place_on_the_line() -> None:

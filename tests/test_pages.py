@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.fabricate import HOSTILE, Fabricated
-
-MAIN = str(Path(__file__).parents[1] / "app" / "main.py")
-Open = Callable[..., AppTest]
-
-
-@pytest.fixture
-def show() -> Open:
-    def open_page(page: str, **url: str) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=60)
-        if page != "runs":  # the page that opens by itself
-            app.run()
-            app.switch_page(f"pages/{page}.py")
-        for name, value in url.items():
-            app.query_params[name] = value
-        app.run()
-        assert not app.exception, [error.message for error in app.exception]
-        return app
-
-    return open_page
+from tests.pages import Show
 
 
 def _texts(app: AppTest) -> str:
@@ -44,7 +25,7 @@ def _charts(app: AppTest) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("page", ["runs", "replay"])
-def test_an_empty_root_shows_the_command_that_fills_it(root: Path, show: Open, page: str) -> None:
+def test_an_empty_root_shows_the_command_that_fills_it(root: Path, show: Show, page: str) -> None:
     app = show(page)
     assert "interplay train" in app.code[0].value
     assert str(root) in _texts(app)
@@ -53,7 +34,7 @@ def test_an_empty_root_shows_the_command_that_fills_it(root: Path, show: Open, p
 # --- runs of every kind --------------------------------------------------------------------------
 
 
-def test_a_finished_run(root: Path, show: Open) -> None:
+def test_a_finished_run(root: Path, show: Show) -> None:
     Fabricated(root / "done", layers=2, k=16, updates_each=3).whole()
     app = show("replay", run="done")
     assert len(_charts(app)) == 3 + 3 + 1
@@ -62,7 +43,7 @@ def test_a_finished_run(root: Path, show: Open) -> None:
     assert app.dataframe[0].value.shape[0] == 3
 
 
-def test_a_live_run_grows_without_a_reload(root: Path, show: Open) -> None:
+def test_a_live_run_grows_without_a_reload(root: Path, show: Show) -> None:
     live = Fabricated(root / "live", layers=2, k=16)
     live.heldout(0)
     live.step("policy", 1, 2)
@@ -77,7 +58,7 @@ def test_a_live_run_grows_without_a_reload(root: Path, show: Open) -> None:
     live.store.close("finished")
 
 
-def test_a_run_before_its_first_update(root: Path, show: Open) -> None:
+def test_a_run_before_its_first_update(root: Path, show: Show) -> None:
     Fabricated(root / "new", layers=2, k=16)
     app = show("replay", run="new")
     assert "The policy has not moved yet" in _texts(app)
@@ -85,7 +66,7 @@ def test_a_run_before_its_first_update(root: Path, show: Open) -> None:
     assert "No held-out score yet" in _texts(app)
 
 
-def test_one_update_only(root: Path, show: Open) -> None:
+def test_one_update_only(root: Path, show: Show) -> None:
     one = Fabricated(root / "one", layers=2, k=16, value=False)
     one.step("policy", 1, 1)
     one.store.close("finished")
@@ -95,7 +76,7 @@ def test_one_update_only(root: Path, show: Open) -> None:
 
 
 @pytest.mark.parametrize("odd", ["bad_numbers", "constant"])
-def test_odd_numbers(root: Path, show: Open, odd: str) -> None:
+def test_odd_numbers(root: Path, show: Show, odd: str) -> None:
     Fabricated(root / "odd", layers=2, k=16, updates_each=6, **{odd: True}).whole()
     app = show("replay", run="odd")
     assert len(_charts(app)) == 7
@@ -103,7 +84,7 @@ def test_odd_numbers(root: Path, show: Open, odd: str) -> None:
         assert "are not finite and are not drawn" in _texts(app).replace("\\", "")
 
 
-def test_a_broken_run_is_listed_with_its_reason(root: Path, show: Open) -> None:
+def test_a_broken_run_is_listed_with_its_reason(root: Path, show: Show) -> None:
     Fabricated(root / "good", layers=2, k=16, updates_each=2).whole()
     (root / "bad").mkdir()
     (root / "bad" / "run.json").write_text("{ not json")
@@ -113,7 +94,7 @@ def test_a_broken_run_is_listed_with_its_reason(root: Path, show: Open) -> None:
     assert dict(zip(table["run"], (state[0] for state in table["state"]), strict=True)) == {"bad": "unreadable", "good": "finished"}
 
 
-def test_a_damaged_part_is_named_and_the_rest_is_shown(root: Path, show: Open) -> None:
+def test_a_damaged_part_is_named_and_the_rest_is_shown(root: Path, show: Show) -> None:
     path = Fabricated(root / "hurt", layers=2, k=16, updates_each=3).whole()
     part = next((path / "completions").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-20])
@@ -125,7 +106,7 @@ def test_a_damaged_part_is_named_and_the_rest_is_shown(root: Path, show: Open) -
 # --- choices -------------------------------------------------------------------------------------
 
 
-def test_the_url_reproduces_the_view(root: Path, show: Open) -> None:
+def test_the_url_reproduces_the_view(root: Path, show: Show) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
     Fabricated(root / "b", layers=2, k=16, updates_each=4).whole()
     app = show("replay", run="b", update="3", x="seconds", quantity="persistence", rows="kind", dims="3-D")
@@ -139,32 +120,20 @@ def test_the_url_reproduces_the_view(root: Path, show: Open) -> None:
 
 
 @pytest.mark.parametrize("value", ["-1", "99999999", "abc", "<script>", "1e9", "", "٣"])
-def test_nonsense_in_the_url_is_ignored(root: Path, show: Open, value: str) -> None:
+def test_nonsense_in_the_url_is_ignored(root: Path, show: Show, value: str) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=3).whole()
     app = show("replay", run=value, update=value, x=value, quantity=value, rows=value, space=value, dims=value, scale=value, split=value, roles=value)
     assert len(_charts(app)) == 7
 
 
-def test_play_walks_through_the_updates(root: Path, show: Open) -> None:
-    Fabricated(root / "a", layers=2, k=16, updates_each=3).whole()
-    app = show("replay", run="a")
-    app.button(key="play").click().run()
-    assert "update 1, iteration 1" in _texts(app)
-    app.run()
-    assert "update 2, iteration 1" in _texts(app)
-    app.button(key="play").click().run()
-    app.run()
-    assert "update 2, iteration 1" in _texts(app)
-
-
-def test_runs_can_be_searched(root: Path, show: Open) -> None:
+def test_runs_can_be_searched(root: Path, show: Show) -> None:
     for name, method in (("a", "ppo"), ("b", "rloo")):
         Fabricated(root / name, layers=2, k=16, updates_each=2, method=method).whole()
     assert list(show("runs", q="ppo").dataframe[0].value["run"]) == ["a"]
     assert "No run matches" in _texts(show("runs", q="nothing like it"))
 
 
-def test_a_selected_run_shows_how_to_run_it_again(root: Path, show: Open) -> None:
+def test_a_selected_run_shows_how_to_run_it_again(root: Path, show: Show) -> None:
     path = Fabricated(root / "a", layers=2, k=16, updates_each=2, method="ppo").whole()
     codes = [code.value for code in show("runs", selected="a").code]
     assert codes[0] == "interplay train --method ppo --updates 2 --sketch 16"
@@ -172,7 +141,7 @@ def test_a_selected_run_shows_how_to_run_it_again(root: Path, show: Open) -> Non
     assert "duckdb" in codes[2]
 
 
-def test_the_snippets_run(root: Path, show: Open) -> None:
+def test_the_snippets_run(root: Path, show: Show) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=2).whole()
     for code in show("runs", selected="a").code[1:]:
         exec(code.value, {})
@@ -181,7 +150,7 @@ def test_the_snippets_run(root: Path, show: Open) -> None:
 # --- hostile text --------------------------------------------------------------------------------
 
 
-def test_completions_reach_the_page_as_plain_text_only(root: Path, show: Open) -> None:
+def test_completions_reach_the_page_as_plain_text_only(root: Path, show: Show) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=2).whole()
     app = show("replay", run="a")
     assert HOSTILE in [text.value for text in app.text]
@@ -189,7 +158,7 @@ def test_completions_reach_the_page_as_plain_text_only(root: Path, show: Open) -
         assert not any("evil.example" in element.value for element in kind)
 
 
-def test_hostile_run_names_and_settings_are_escaped(root: Path, show: Open) -> None:
+def test_hostile_run_names_and_settings_are_escaped(root: Path, show: Show) -> None:
     name = "![x](evil.example) <b>$x$"
     path = Fabricated(root / name, layers=2, k=16, updates_each=2).whole()
     raw = json.loads((path / "run.json").read_text())

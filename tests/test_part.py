@@ -9,8 +9,9 @@ import pytest
 from fabricate import Fabricated
 
 from analysis import explain, recipes
-from app import recordings, reporting
-from app.recorded import Recorded
+from app.commands import reporting
+from app.reading import recordings
+from app.reading.recorded import Recorded
 
 
 @pytest.fixture

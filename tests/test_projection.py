@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from analysis import projection
+from analysis.trajectory import Trajectory
+from interplay.records import SketchSpec
 
 
 def _walk(updates: int, dims: int, seed: int) -> np.ndarray:
@@ -89,3 +91,74 @@ def test_missing_components_are_zero() -> None:
     found = projection.pca([np.array([[0.0], [1.0], [3.0]])], 3)
     assert found.paths_P[0].shape == (3, 3)
     assert not found.paths_P[0][:, 1:].any()
+
+
+# --- long paths, of which few rows are placed --------------------------------------------------------
+
+
+def _path(updates: int, seed: int, modules: int = 3, k: int = 20, size: float = 1.0) -> Trajectory:
+    """A path with drift, so that its reach is far from one update's length."""
+    random = np.random.default_rng(seed)
+    sketches = size * (random.standard_normal((updates, modules, k)) + 0.3 * random.standard_normal((modules, k))).astype(np.float32)
+    numbers = np.arange(1, updates + 1)
+    names = tuple(f"layers.{t}.q_proj" for t in range(modules))
+    return Trajectory("r", "policy", SketchSpec(k=k), numbers, numbers, numbers, names, np.arange(modules), np.linalg.norm(sketches, axis=2), sketches)
+
+
+@pytest.mark.parametrize("of", ["positions", "updates"])
+@pytest.mark.parametrize("same_length", [False, True])
+@pytest.mark.parametrize("components", [2, 3])
+def test_a_route_is_drawn_as_all_its_rows_would_be(of: projection.Of, same_length: bool, components: int) -> None:
+    paths = [_path(700, 1), _path(400, 2, size=0.05)]
+    rows = [projection.selected(path, of=of) for path in paths]
+    rows = [row / np.linalg.norm(row, axis=1).max() for row in rows] if same_length else rows
+    expected = projection.pca(rows, components, of=of)
+    found = projection.drawn(projection.routes(paths, of, same_length=same_length), components)
+    for one, other in zip(found.paths_P, expected.paths_P, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5 * np.abs(other).max())
+    np.testing.assert_allclose(found.explained_C, expected.explained_C, rtol=1e-5)
+    np.testing.assert_allclose(found.null.together, expected.null.together, rtol=1e-5)
+    assert found.fitted == expected.fitted == 2 * projection.FIT_ROWS
+
+
+def test_rows_that_lie_over_several_paths_are_those_of_each() -> None:
+    paths = [_path(700, 1), _path(400, 2)]
+    whole = np.concatenate([projection.selected(path) for path in paths])
+    some = projection.spread(len(whole), 90)
+    routes = projection.routes(paths, also=90)
+    parts = projection.apart(some, [len(route) for route in routes])
+    np.testing.assert_array_equal(np.concatenate([route.at(rows) for route, rows in zip(routes, parts, strict=True)]), whole[some])
+
+
+def test_another_scale_or_dimension_places_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [_path(300, 1), _path(300, 2)]
+    projection.drawn(projection.routes(paths), 2)
+    monkeypatch.setattr(Trajectory, "_blocks", lambda _path: pytest.fail("placed again"))
+    draws = projection._by_draw.cache_info().misses
+    projection.drawn(projection.routes(paths), 3)
+    assert projection._by_draw.cache_info().misses == draws, "chance is the same in three dimensions"
+    projection.drawn(projection.routes(paths, same_length=True), 2)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([_path(1, 0)], "at least two updates"),
+        ([_path(5, 0, size=0.0)], "no weight has moved"),
+        ([_path(5, 0, size=float("nan"))], "not finite"),
+        ([_path(5, 0), _path(5, 0, modules=2)], "different widths"),
+        ([], "at least two updates"),
+    ],
+)
+def test_routes_that_cannot_be_drawn_are_refused_with_the_same_reason(paths: list[Trajectory], message: str) -> None:
+    for same_length in (False, True):
+        with pytest.raises(ValueError, match=message):
+            projection.drawn(projection.routes(paths, same_length=same_length))
+
+
+def test_the_largest_eigenvalues_alone_are_those_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = [np.random.default_rng(0).random(149), np.full(149, 0.1)]
+    quick = projection._by_draw.__wrapped__(tuple(one.tobytes() for one in norms), 1920, 3, 0, 5, "positions")
+    monkeypatch.setattr(projection, "_MANY", 10_000)
+    slow = projection._by_draw.__wrapped__(tuple(one.tobytes() for one in norms), 1920, 3, 0, 5, "positions")
+    np.testing.assert_allclose(quick, slow, rtol=1e-9)

@@ -17,19 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app import queueing
-from app.jobs import Job, Jobs
+from app.queue import queueing
+from app.queue.jobs import Job, Jobs
 from interplay.errors import ConfigError
+from tests.waiting import until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 QUICK = [sys.executable, "-c", "pass"]
-
-
-def _wait(check: object, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -67,7 +61,7 @@ def test_one_after_another(jobs: Jobs, tmp_path: Path) -> None:
     note = [sys.executable, "-c", "import os, sys; open(sys.argv[1], 'a').write(os.environ['INTERPLAY_JOB'] + ' ')", str(tmp_path / "order")]
     started = [jobs.start_argv(note).id for _ in range(4)]
     assert _states(jobs).count("queued") >= 1
-    _wait(lambda: _states(jobs) == ["finished"] * 4)
+    until(lambda: _states(jobs) == ["finished"] * 4)
     assert (tmp_path / "order").read_text().split() == started
 
 
@@ -83,12 +77,12 @@ def test_the_next_waits_and_says_for_what(jobs: Jobs) -> None:
 
 
 def test_the_queue_moves_on_when_nobody_looks(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.jobs.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("app.queue.jobs.LOOK_SECONDS", 0.1)
     jobs.start_argv([sys.executable, "-c", "import time; time.sleep(0.5)"])
     for name in ("a", "b"):
         jobs.start_argv([sys.executable, "-c", "import sys; open(sys.argv[1], 'w')", str(tmp_path / name)])
-    _wait((tmp_path / "b").exists)
-    _wait(lambda: jobs._watcher is None)
+    until((tmp_path / "b").exists)
+    until(lambda: jobs._watcher is None)
 
 
 def test_what_waits_can_leave_the_queue(jobs: Jobs) -> None:
@@ -115,10 +109,10 @@ def test_each_job_has_a_gpu_of_its_own(jobs: Jobs, monkeypatch: pytest.MonkeyPat
     tell = [sys.executable, "-c", "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(60)"]
     first, second, third = (jobs.start_argv(tell) for _ in range(3))
     assert [first.slots, second.slots, third.slots] == [["GPU-a"], ["GPU-b"], []]
-    _wait(lambda: [jobs.tail(first.id), jobs.tail(second.id)] == ["GPU-a", "GPU-b"])
+    until(lambda: [jobs.tail(first.id), jobs.tail(second.id)] == ["GPU-a", "GPU-b"])
     jobs.stop(second.id, wait=True)
     jobs.list()
-    _wait(lambda: jobs.tail(third.id) == "GPU-b")
+    until(lambda: jobs.tail(third.id) == "GPU-b")
 
 
 def test_a_comparison_waits_for_all_devices_and_takes_them(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +124,7 @@ def test_a_comparison_waits_for_all_devices_and_takes_them(jobs: Jobs, monkeypat
     jobs.stop(first.id, wait=True)
     jobs.list()
     assert jobs.get(plan.id).slots == ["GPU-a", "GPU-b"]
-    _wait(lambda: _states(jobs) == ["stopped", "failed", "running"])
+    until(lambda: _states(jobs) == ["stopped", "failed", "running"])
     assert jobs.get(last.id).slots == ["GPU-a"]
 
 
@@ -197,7 +191,7 @@ def test_a_full_disk_starts_nothing(jobs: Jobs, monkeypatch: pytest.MonkeyPatch)
     usage = namedtuple("usage", "total used free")
     first, second = jobs.start_argv(SLEEP), jobs.start_argv(SLEEP)
     with monkeypatch.context() as patch:
-        patch.setattr("app.queueing.shutil.disk_usage", lambda path: usage(2**40, 2**40, 2**29))
+        patch.setattr("app.queue.queueing.shutil.disk_usage", lambda path: usage(2**40, 2**40, 2**29))
         with pytest.raises(ConfigError, match=r"nothing was started: only 0.50 GiB are free in .*, and a job starts with 1 GiB at least"):
             jobs.start_argv(SLEEP)
         jobs.stop(first.id, wait=True)
@@ -213,7 +207,7 @@ def test_an_exposed_server_shows_and_does_nothing(jobs: Jobs, monkeypatch: pytes
         with pytest.raises(ConfigError, match="has no login"):
             refused()
     psutil.Process(first.pid).kill()
-    _wait(lambda: jobs.get(first.id).ended)
+    until(lambda: jobs.get(first.id).ended)
     assert _states(jobs) == ["failed", "queued"]
     assert jobs.get(second.id).pid == 0
 
@@ -223,12 +217,12 @@ def test_an_exposed_server_shows_and_does_nothing(jobs: Jobs, monkeypatch: pytes
 _CLICKS = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
-from app.jobs import Jobs
+from app.queue.jobs import Jobs
 jobs = Jobs(sys.argv[1])
 with ThreadPoolExecutor(17) as pool:
     list(pool.map(lambda _: jobs.start_argv(json.loads(sys.argv[2]), key="click"), range(17)))
 """
-_LOOKS = "import sys, time; from app.jobs import Jobs; jobs = Jobs(sys.argv[1])\nwhile not all(job.ended for job in jobs.list()): time.sleep(0.002)"
+_LOOKS = "import sys, time; from app.queue.jobs import Jobs; jobs = Jobs(sys.argv[1])\nwhile not all(job.ended for job in jobs.list()): time.sleep(0.002)"
 
 
 def test_fifty_clicks_in_three_servers_are_one_job(jobs: Jobs) -> None:
@@ -262,7 +256,7 @@ def test_threads_and_a_stop_in_between_start_each_once(jobs: Jobs, tmp_path: Pat
     jobs.stop(ids[0], wait=True)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: (time.sleep(0.1), jobs.list()), range(80)))
-    _wait(lambda: all(job.ended for job in jobs.list()))
+    until(lambda: all(job.ended for job in jobs.list()))
     assert (tmp_path / "order").read_text().split() == [*ids[1:3], *ids[4:]]
 
 
@@ -270,7 +264,7 @@ def test_threads_and_a_stop_in_between_start_each_once(jobs: Jobs, tmp_path: Pat
 
 _SERVES = """
 import json, sys, time
-from app.jobs import Jobs
+from app.queue.jobs import Jobs
 jobs = Jobs(sys.argv[1])
 for _ in range(2):
     jobs.start_argv(json.loads(sys.argv[2]), cwd=sys.argv[1])
@@ -316,7 +310,7 @@ def test_a_foreign_entry_is_not_run(jobs: Jobs, tmp_path: Path, seal: str) -> No
     assert [(job.id, job.state) for job in jobs.list()] == [(forged, "queued")]
     assert "was not queued here by you" in jobs.tail(forged)
     done = jobs.start_argv(QUICK)
-    _wait(lambda: jobs.get(done.id).state == "finished")
+    until(lambda: jobs.get(done.id).state == "finished")
     assert not (tmp_path / "harm").exists()
     assert jobs.stop(forged).state == "stopped"
 
@@ -351,6 +345,6 @@ def test_without_a_home_the_queue_lives_as_long_as_its_server(jobs: Jobs, tmp_pa
 def test_the_environment_reaches_the_job(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOMETHING_OF_THE_USER", "kept")
     job = jobs.start_argv([sys.executable, "-c", "import os; print(os.environ['SOMETHING_OF_THE_USER'], repr(os.environ['CUDA_VISIBLE_DEVICES']))"])
-    _wait(lambda: jobs.get(job.id).ended)
+    until(lambda: jobs.get(job.id).ended)
     assert jobs.tail(job.id) == "kept ''"
     assert os.getpgid(0) != job.pid

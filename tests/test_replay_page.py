@@ -5,37 +5,29 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
 from fabricate import HOSTILE, Fabricated
 from streamlit.testing.v1 import AppTest
 
 from analysis import beside, tables
-from app import branching, completions, main, playing
-from app.loading import Feed
-from app.recorded import Recorded
+from app import main
+from app.parts import canvas
+from app.reading.loading import Feed
+from app.reading.recorded import Recorded
+from app.replay import branching, completions, playing
 from interplay import kept
 from interplay.config import RunConfig
-
-MAIN = str(Path(__file__).parents[1] / "app" / "main.py")
-Show = Callable[..., AppTest]
+from tests.pages import Show
 
 
 @pytest.fixture
-def show() -> Show:
-    def open_page(**url: str) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=60)
-        app.run()
-        app.switch_page("pages/replay.py")
-        for name, value in url.items():
-            app.query_params[name] = value
-        app.run()
-        assert not app.exception, [error.message for error in app.exception]
-        return app
-
-    return open_page
+def show(show: Show) -> Show:
+    return partial(show, "replay")
 
 
 class Counting(Fabricated):
@@ -135,14 +127,56 @@ def test_steps_go_back_and_on_and_stop_at_the_ends(root: Path, show: Show) -> No
     assert not app.exception
 
 
-def test_a_step_ends_the_play(root: Path, show: Show) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A button in place of the browser's clock: it says which update was on screen when it struck."""
+
+    def button(number: int, seconds: float, key: str, then: Callable[[int], None], *, beats: bool) -> None:
+        st.button("beat", key=key, on_click=then, args=(number,), disabled=not beats)
+
+    monkeypatch.setattr(canvas, "beat", button)
+
+
+def test_play_walks_through_the_updates_and_ends_at_the_last(root: Path, show: Show, clock: None) -> None:
+    made(root / "a")
+    app = show(run="a")
+    app.button(key="play").click().run()
+    for expected in range(1, 6):
+        assert app.slider(key="update").value == expected
+        assert not app.button(key="beat").disabled
+        app.button(key="beat").click().run()
+    assert app.slider(key="update").value == 6
+    assert app.button(key="beat").disabled
+    assert app.button(key="play").label == "Play"
+
+
+def test_play_starts_where_the_slider_stands_and_stops_there(root: Path, show: Show, clock: None) -> None:
+    made(root / "a")
+    app = show(run="a", update="3")
+    app.button(key="play").click().run()
+    app.button(key="beat").click().run()
+    assert app.button(key="play").label == "Stop"
+    app.button(key="play").click().run()
+    assert app.button(key="beat").disabled
+    assert app.slider(key="update").value == 4
+
+
+def test_a_step_ends_the_play(root: Path, show: Show, clock: None) -> None:
     made(root / "a")
     app = show(run="a", update="1")
     app.button(key="play").click().run()
     app.button(key="step-next").click().run()
-    standing = app.slider(key="update").value
-    app.run()
-    assert app.slider(key="update").value == standing
+    assert app.slider(key="update").value == 2
+    assert app.button(key="beat").disabled
+
+
+def test_a_beat_that_comes_late_changes_nothing(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canvas, "beat", lambda number, seconds, key, then, *, beats: st.button("beat", key=key, on_click=then, args=(number + 1,)))
+    made(root / "a")
+    app = show(run="a", update="1")
+    app.button(key="play").click().run()
+    app.button(key="beat").click().run()
+    assert app.slider(key="update").value == 1
 
 
 def test_a_whole_run_is_played_in_so_many_steps() -> None:
@@ -155,7 +189,7 @@ def test_axes_are_offered_where_they_were_recorded(root: Path, show: Show) -> No
     made(root / "plain")
     Counting(root / "counting", layers=2, k=16, updates_each=3, value=False).whole()
     app = show(run="counting", x="forwards")
-    assert figures_of(app)["chart-kl_curve"]["layout"]["xaxis"]["title"]["text"] == "forward passes of updates (passes)"
+    assert figures_of(app)["chart-kl_curve"]["layout"]["xaxis"]["title"]["text"] == "forward passes of updates<br>(passes)"
     assert marks(app)["chart-kl_curve"] == {"rules": [24.0]}
     assert figures_of(show(run="plain", x="forwards"))["chart-kl_curve"]["layout"]["xaxis"]["title"]["text"] == "policy update"
     both = show(run="counting", versus="plain", x="forwards")

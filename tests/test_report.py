@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -12,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import evidence, forecast, report
-from analysis.evidence import Recording
-from app import recordings, reporting
+from analysis import evidence, forecast, geometry, report
+from analysis.evidence import Alignment, Recording
 from app.cli import main
+from app.commands import reporting
+from app.reading import recordings
 from tests.fabricate import Fabricated
 from tests.planted import MODULES, Kind, planted, recording
 
@@ -61,6 +63,32 @@ def persist(random: np.random.Generator) -> str:
     return report.persistent([evidence.persistence(made)]).answer
 
 
+# --- long runs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unknown", [0.0, 0.1, 0.6])
+def test_correlations_of_all_lags_are_means_over_their_pairs(unknown: float) -> None:
+    path = planted("persistent", 0).policy
+    assert path is not None
+    random, still = np.random.default_rng(0), np.ones((len(path.updates_U), 1), dtype=np.float32)
+    still[3] = 0  # one update does not move
+    lost_UT = random.random(path.norms_UT.shape) < unknown
+    norms_UT, sketches_UTK = np.where(lost_UT, np.nan, path.norms_UT * still), np.where(lost_UT[..., None], 0, path.sketches_UTK * still[..., None])
+    path = replace(path, norms_UT=norms_UT, sketches_UTK=sketches_UTK)
+    lagged_LU = geometry.lagged_cosines(path, len(path.updates_U) - 1)[:, :, 0]
+    means = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else 0.0 for row in lagged_LU]
+    np.testing.assert_allclose(evidence.correlations(path), means, atol=1e-12)
+
+
+def test_who_leads_needs_no_table_of_all_pairs_of_steps() -> None:
+    made = planted("orthogonal", 0, each=1, iterations=2000, k=16)
+    tracemalloc.start()
+    assert evidence.lead(made).steps >= 2000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2000**2 * 8, "a table of cosines alone has 32 MB"
+
+
 # --- what the numbers rest on --------------------------------------------------------------------------
 
 
@@ -81,15 +109,19 @@ def test_alignment_is_the_mean_of_the_recorded_cosines_with_the_null_of_all_modu
     assert single / len(cosines) ** 0.5 < found.whole.sd < single
 
 
-def test_the_chance_spread_of_a_mean_is_that_of_means_under_no_coupling() -> None:
-    draws = [evidence.alignment(planted("orthogonal", seed, iterations=4)).whole for seed in range(60)]
-    spread, told = np.std([one.value for one in draws]), np.median([one.sd for one in draws])
+@pytest.fixture(scope="module")
+def uncoupled() -> list[Alignment]:
+    """What is found in sixty recordings of roles that have nothing to do with each other."""
+    return [evidence.alignment(planted("orthogonal", seed, iterations=4)) for seed in range(60)]
+
+
+def test_the_chance_spread_of_a_mean_is_that_of_means_under_no_coupling(uncoupled: list[Alignment]) -> None:
+    spread, told = np.std([one.whole.value for one in uncoupled]), np.median([one.whole.sd for one in uncoupled])
     assert 0.7 < told / spread < 1.4
 
 
-def test_no_coupling_is_called_coupling_one_time_in_twenty() -> None:
-    excess = [evidence.alignment(planted("orthogonal", seed, iterations=4)).excess_p for seed in range(60)]
-    assert np.mean(np.array(excess) < 0.05) <= 0.15
+def test_no_coupling_is_called_coupling_one_time_in_twenty(uncoupled: list[Alignment]) -> None:
+    assert np.mean(np.array([one.excess_p for one in uncoupled]) < 0.05) <= 0.15
 
 
 def test_a_recording_without_nulls_is_read_against_its_sketches_and_says_so() -> None:

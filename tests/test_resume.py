@@ -25,27 +25,13 @@ from interplay.errors import ConfigError, Interrupted
 from interplay.store import RunStore
 from interplay.updates.first_order import FirstOrder
 from tests import training
-from tests.training import frame, weights
+from tests.training import Finished, frame, weights
 
 PREVIOUS = "cos_previous"
 UPDATE, ITERATION = (tuple(f"{kind}_other_{what}" for kind in ("cos", "attainable", "null")) for what in ("update", "iteration"))
 IN_MEMORY = (PREVIOUS, "other_role", *UPDATE, *ITERATION)
 TWO: dict[str, Any] = {"method": "ppo"}
 THREE: dict[str, Any] = {"method": "rloo", "iterations": 3}
-
-
-@pytest.fixture(scope="module")
-def whole(model: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A run that nobody stopped."""
-    root, made = tmp_path_factory.mktemp("whole"), dict[str, Path]()
-
-    def run(**settings: Any) -> Path:
-        key = json.dumps(settings, sort_keys=True)
-        if key not in made:
-            made[key] = loop.train(training.small(model, prompts, root / f"run-{len(made)}", **settings))
-        return made[key]
-
-    return run
 
 
 class At:
@@ -164,12 +150,12 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_stopped_in_the_second_iteration(whole: Callable[..., Path], model: Path, prompts: Path, tmp_path: Path, moment: str) -> None:
+def test_stopped_in_the_second_iteration(finished: Finished, model: Path, prompts: Path, tmp_path: Path, moment: str) -> None:
     run = stopped(MOMENTS[moment], model, prompts, tmp_path / "run", **TWO)
     assert checkpoints.last(run / "checkpoints").iteration == 1  # type: ignore[union-attr]
     before = len(frame(run, "updates"))
     loop.resume(run)
-    reference = whole(**TWO)
+    reference = finished(**TWO)
     assert RunStore.open(run).status().state == "finished"
     assert RunStore.open(run).status().error is None
     assert RunStore.open(run).problems() == []
@@ -183,15 +169,15 @@ def test_stopped_in_the_second_iteration(whole: Callable[..., Path], model: Path
 
 
 @pytest.mark.parametrize("settings", [{"method": "dpo"}, {"method": "online_dpo", "reward": "gold"}, {"method": "rloo", "tune": "full"}], ids=str)
-def test_other_methods(whole: Callable[..., Path], model: Path, prompts: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_other_methods(finished: Finished, model: Path, prompts: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     run = stopped(At(evaluation.Evaluator, "score", 3), model, prompts, tmp_path / "run", **settings)
     loop.resume(run)
-    reference = whole(**settings)
+    reference = finished(**settings)
     assert_equal_runs(run, reference, first=2)
     assert_same_weights(run, reference, 2, ("policy",) if settings.get("reward") == "gold" else ("policy", "reward", "reward_merged"))
 
 
-def test_stopped_twice_and_only_the_last_checkpoint_kept(whole: Callable[..., Path], model: Path, prompts: Path, tmp_path: Path) -> None:
+def test_stopped_twice_and_only_the_last_checkpoint_kept(finished: Finished, model: Path, prompts: Path, tmp_path: Path) -> None:
     settings = {"method": "rloo", "iterations": 3, "keep_checkpoints": "last"}
     run = stopped(At(reward_model, "refine", 3), model, prompts, tmp_path / "run", **settings)
     with At(reward_model, "refine", 2), pytest.raises(Interrupted):
@@ -199,21 +185,21 @@ def test_stopped_twice_and_only_the_last_checkpoint_kept(whole: Callable[..., Pa
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["iteration-0", "iteration-2"]
     loop.resume(run)
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["iteration-3"]
-    reference = whole(**settings)
+    reference = finished(**settings)
     for stream in ("metrics", "completions", "directions"):
         assert_same(plain(run, stream), plain(reference, stream))
     assert_same(plain(run, "updates"), plain(reference, "updates"), set(IN_MEMORY))
     assert_same_weights(run, reference, 3, ("policy", "reward", "reward_merged"))
 
 
-def test_the_learning_rate_goes_on_where_it_was(whole: Callable[..., Path], model: Path, prompts: Path, tmp_path: Path) -> None:
+def test_the_learning_rate_goes_on_where_it_was(finished: Finished, model: Path, prompts: Path, tmp_path: Path) -> None:
     settings = {"method": "ppo", "reward": "gold", "schedule": "linear", "warmup": 3}
     run = stopped(At(evaluation.Evaluator, "score", 3), model, prompts, tmp_path / "run", **settings)
     loop.resume(run)
-    rates = [training.series(path, role, "lr")["value"].tolist() for path in (run, whole(**settings)) for role in ("policy", "value")]
+    rates = [training.series(path, role, "lr")["value"].tolist() for path in (run, finished(**settings)) for role in ("policy", "value")]
     assert rates[:2] == rates[2:]
     assert rates[2] == pytest.approx([3e-3 / 3, 3e-3 * 2 / 3, 3e-3, 3e-3])
-    assert_same_weights(run, whole(**settings), 2, ("policy", "value"))
+    assert_same_weights(run, finished(**settings), 2, ("policy", "value"))
 
 
 def test_seconds_and_tokens_go_on(model: Path, prompts: Path, tmp_path: Path) -> None:
@@ -238,14 +224,12 @@ def test_seconds_and_tokens_go_on(model: Path, prompts: Path, tmp_path: Path) ->
         ("gold", At(checkpoints, "save", 1)),
     ],
 )
-def test_without_a_checkpoint_it_starts_over_in_the_same_folder(
-    whole: Callable[..., Path], model: Path, prompts: Path, tmp_path: Path, reward: str, stop: At
-) -> None:
+def test_without_a_checkpoint_it_starts_over_in_the_same_folder(finished: Finished, model: Path, prompts: Path, tmp_path: Path, reward: str, stop: At) -> None:
     settings = {"method": "dpo", "reward": reward}
     run = stopped(stop, model, prompts, tmp_path / "run", **settings)
     assert checkpoints.last(run / "checkpoints") is None
     assert loop.resume(run) == run
-    assert_equal_runs(run, whole(**settings), first=None)
+    assert_equal_runs(run, finished(**settings), first=None)
 
 
 # --- damaged and finished --------------------------------------------------------------------------
@@ -264,19 +248,19 @@ def _lose(folder: Path) -> None:
     (folder / "optimizer-policy.safetensors").unlink()
 
 
-def test_an_incomplete_newest_checkpoint_is_skipped(whole: Callable[..., Path], model: Path, prompts: Path, tmp_path: Path) -> None:
+def test_an_incomplete_newest_checkpoint_is_skipped(finished: Finished, model: Path, prompts: Path, tmp_path: Path) -> None:
     run = stopped(At(evaluation.Evaluator, "score", 4), model, prompts, tmp_path / "run", **THREE)
     _truncate(run / "checkpoints" / "iteration-2")
     with pytest.warns(UserWarning, match="iteration-2 is incomplete"):
         loop.resume(run)
-    assert_equal_runs(run, whole(**THREE), first=2)
-    assert_same_weights(run, whole(**THREE), 3, ("policy", "reward", "reward_merged"))
+    assert_equal_runs(run, finished(**THREE), first=2)
+    assert_same_weights(run, finished(**THREE), 3, ("policy", "reward", "reward_merged"))
 
 
 @pytest.mark.parametrize("damage", [_truncate, _unseal, _lose])
-def test_what_makes_a_checkpoint_incomplete(whole: Callable[..., Path], tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_what_makes_a_checkpoint_incomplete(finished: Finished, tmp_path: Path, damage: Callable[[Path], None]) -> None:
     root = tmp_path / "checkpoints"
-    shutil.copytree(whole(**TWO) / "checkpoints", root)
+    shutil.copytree(finished(**TWO) / "checkpoints", root)
     assert checkpoints.last(root).iteration == 2  # type: ignore[union-attr]
     damage(root / "iteration-2")
     with pytest.warns(UserWarning, match="iteration-2 is incomplete"):
@@ -290,8 +274,8 @@ def test_a_checkpoint_that_was_being_written_is_no_checkpoint(model: Path, promp
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["iteration-0", "iteration-1", "iteration-2"]
 
 
-def test_a_finished_run_is_refused_with_one_line_and_stays_as_it_is(whole: Callable[..., Path]) -> None:
-    run = whole(**TWO)
+def test_a_finished_run_is_refused_with_one_line_and_stays_as_it_is(finished: Finished) -> None:
+    run = finished(**TWO)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name not in ("status.json", "writer.lock")}
     status = RunStore.open(run).status()
     with pytest.raises(ConfigError, match="has finished all 2 iterations; start a new run") as refused:
@@ -302,11 +286,11 @@ def test_a_finished_run_is_refused_with_one_line_and_stays_as_it_is(whole: Calla
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_the_command_line_refuses_a_finished_run(whole: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_refuses_a_finished_run(finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from app import cli
 
     monkeypatch.setenv("INTERPLAY_NO_REEXEC", "1")
-    assert cli.main(["train", "--resume", str(whole(**TWO))]) == 2
+    assert cli.main(["train", "--resume", str(finished(**TWO))]) == 2
     said = capsys.readouterr()
     assert len(said.err.strip().splitlines()) == 1
     assert "has finished" in said.err

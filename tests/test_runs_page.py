@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +15,17 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis import tables
-from app import bringing, grouping, launch, loading, trash
+from app.compare import standings
+from app.queue.job import Job
+from app.reading import loading
+from app.runs import bringing, grouping, trash
+from app.train import launch
 from interplay import compare
 from interplay.config import RunConfig
 from interplay.errors import InterplayError, StoreError
 from interplay.store import Runs, RunSummary
 from tests.fabricate import Fabricated
-
-MAIN = str(Path(__file__).parents[1] / "app" / "main.py")
-Show = Callable[..., AppTest]
-
-
-@pytest.fixture
-def show() -> Show:
-    def open_page(page: str = "runs", /, **url: Any) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=60)
-        if page != "runs":  # the page that opens by itself
-            app.run()
-            app.switch_page(f"pages/{page}.py")
-        for name, value in url.items():
-            app.query_params[name] = value
-        return ran(app)
-
-    return open_page
-
-
-def ran(what: Any) -> AppTest:
-    """The page, run again, after a click or by itself."""
-    app: AppTest = what.run()
-    assert not app.exception, [error.message for error in app.exception]
-    return app
+from tests.pages import Show, ran
 
 
 def small(path: Path, iterations: int = 2, **changes: Any) -> Path:
@@ -340,6 +320,65 @@ def test_a_row_of_a_comparison_opens_in_replay(compared: Path, show: Show) -> No
         assert loading.inside(name) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("", True),
+        ("compare-x", True),
+        ("METHOD:PPO", True),
+        ("method:dpo", False),
+        ("method:dpo,rloo seed:1", True),
+        ("seed:2", False),
+        ("task:chat", True),
+        ("model:bundled", True),
+        ("model:other", False),
+        ("state:interrupted", True),
+        ("state:finished", False),
+        ("updates:1", True),
+        ("in:runs", True),
+        ("in:elsewhere", False),
+        ("ppo chat seed 1", True),
+        ("ppo:updates=2", True),  # the name of an arm holds a colon
+        ("method:ppo:updates=2", True),
+        ("zopro", False),
+    ],
+)
+def test_a_search_asks_comparisons_for_words_or_settings(root: Path, words: str, found: bool) -> None:
+    shared = RunConfig(updates=1, sketch=4, model="bundled")
+    compare.settle(compare.plan(shared, ["rloo", "ppo", "ppo:updates=2"], [0, 1], root / "compare-x", controls=("ppo:updates=2",)))
+    small(root / "compare-x" / "rloo-s0")
+    said(root / "compare-x" / "rloo-s0", state="interrupted")
+    known = standings.entries([root])
+    assert grouping.search(known, [], words) == (known if found else [])
+
+
+def test_a_comparison_whose_plan_cannot_be_read_is_found_by_name_and_state(compared: Path) -> None:
+    (compared / "compare-x" / compare.PLAN).write_text("{}")
+    known = standings.entries([compared])
+    assert grouping.search(known, [], "compare state:unreadable") == known
+    assert grouping.search(known, [], "method:rloo") == []
+
+
+def test_search_and_filters_hold_for_comparisons_too(compared: Path, show: Show) -> None:
+    app = show(q="method:ppo")
+    assert "No run matches" in texts(app)
+    assert table(app)["comparison"] == ["compare-x"]
+    assert table(show(only_method="ppo"))["comparison"] == ["compare-x"], "a method that only a comparison has can be chosen"
+    app = show(only_state="finished")
+    assert table(app)["run"] == ["single"]
+    assert "No comparison matches" in texts(app)
+    assert len(app.dataframe) == 1
+    assert table(show(q="single"))["run"] == ["single"]
+    ran(app.button(key="show-all").click())
+    assert table(ran(app), 1)["comparison"] == ["compare-x"]
+
+
+def test_comparisons_alone_can_be_filtered(compared: Path, show: Show) -> None:
+    shutil.rmtree(compared / "single")
+    assert "No comparison matches" in texts(show(only_task="chat", q="seed:7"))
+    assert table(show(only_task="chat"))["comparison"] == ["compare-x"]
+
+
 def test_hidden_folders_are_no_comparisons(compared: Path, show: Show) -> None:
     shutil.copytree(compared / "compare-x", compared / ".trash" / "compare-x-20260101-000000")
     assert table(show(), 1)["comparison"] == ["compare-x"]
@@ -487,7 +526,7 @@ def test_several_are_deleted_together_and_the_trash_restores_and_empties(root: P
     ran(app)
     ran(app.button(key="empty").click())
     assert trash.contents(), "the first click only asks"
-    assert "1 deleted runs" in texts(app)
+    assert "1 run," in texts(app)
     ran(app.button(key="empty-really").click())
     assert trash.contents() == []
     assert not (root / "b").exists()
@@ -503,12 +542,122 @@ def test_where_a_run_must_stay_the_button_says_why(root: Path, show: Show, monke
     assert "other machines" in show(selected="live").button(key="delete").help
 
 
+# --- delete a comparison -------------------------------------------------------------------------
+
+
+def test_deleting_a_comparison_asks_once_and_can_be_undone(compared: Path, show: Show) -> None:
+    files = {path.relative_to(compared): path.read_bytes() for path in (compared / "compare-x").rglob("*.parquet")}
+    app = show(comparison="compare-x")
+    ran(app.button(key="delete-comparison").click())
+    assert (compared / "compare-x").is_dir(), "the first click only asks"
+    assert "all its runs" in texts(app)
+    ran(app.button(key="delete-really").click())
+    assert not (compared / "compare-x").exists()
+    assert standings.entries([compared]) == []
+    assert len(ran(app).dataframe) == 1
+    assert "In the trash: compare-x" in texts(app)
+    ran(app.button(key="undo").click())
+    assert {path.relative_to(compared): path.read_bytes() for path in (compared / "compare-x").rglob("*.parquet")} == files
+    assert table(ran(app), 1)["rows"] == ["3 of 4 finished"]
+
+
+def test_the_trash_tells_comparisons_from_runs(compared: Path, show: Show) -> None:
+    thrown("single")
+    assert trash.throw_comparison("compare-x", []).kind == "comparison"
+    app = show(trash="true")
+    assert "comparison from runs" in texts(app)
+    assert "run from runs" in texts(app)
+    ran(app.button(key="empty").click())
+    assert "1 run and 1 comparison," in texts(app)
+    ran(app.button(key="empty-really").click())
+    assert trash.contents() == []
+    assert [path.name for path in compared.iterdir()] == [".trash"]
+
+
+def test_a_comparison_at_work_stays(compared: Path, show: Show) -> None:
+    live = Fabricated(compared / "compare-x" / "ppo-s1", layers=1, k=4)
+    button = show(comparison="compare-x").button(key="delete-comparison")
+    assert button.disabled
+    assert button.help.replace("\\", "") == "ppo-s1 of compare-x is running; stop it first."
+    with pytest.raises(StoreError, match="ppo-s1 of compare-x is running"):
+        trash.throw_comparison("compare-x", [])
+    said(compared / "compare-x" / "ppo-s1", heartbeat=0.0, host="another")
+    with pytest.raises(StoreError, match="ppo-s1 is being written by"):
+        trash.throw_comparison("compare-x", [])
+    live.store.close("interrupted")
+    with compare.alone(compared / "compare-x"), pytest.raises(StoreError, match="is being run by"):
+        trash.throw_comparison("compare-x", [])
+    assert trash.throw_comparison("compare-x", []).path.is_dir()
+
+
+def test_a_comparison_whose_next_row_is_being_started_stays(compared: Path) -> None:
+    (compared / "compare-x" / compare.LOGS).mkdir(exist_ok=True)
+    (compared / "compare-x" / compare.LOGS / "ppo-s1.log").write_text("starting")
+    with pytest.raises(StoreError, match="compare-x is running; stop it first"):
+        trash.throw_comparison("compare-x", [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["compare", "--methods=rloo,ppo", "--out=compare-x"], ["train", "--resume", "compare-x/ppo-s0"]],
+    ids=["the comparison goes on", "a row goes on"],
+)
+def test_a_comparison_that_a_job_waits_for_stays(compared: Path, words: list[str]) -> None:
+    job = Job("0" * 16, [sys.executable, "-m", "app.cli", *words], "2026-01-01T00:00:00+00:00", cwd=str(compared), queued=True)
+    with pytest.raises(StoreError, match="A job for compare-x is queued; stop it first"):
+        trash.throw_comparison("compare-x", [job])
+    over = Job(**{**vars(job), "queued": False, "ended": True})
+    elsewhere = Job(**{**vars(job), "cwd": str(compared / "other")})
+    assert trash.throw_comparison("compare-x", [over, elsewhere]).run == "compare-x"
+
+
+def test_a_job_in_the_queue_shows_as_such_and_switches_the_button_off(compared: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = [sys.executable, "-m", "app.cli", "compare", "--methods=rloo,ppo", f"--out={compared / 'compare-x'}"]
+    job = Job("0" * 16, argv, "2026-01-01T00:00:00+00:00", queued=True)
+    monkeypatch.setattr("app.queue.jobs.Jobs.list", lambda self: [job])
+    app = show(comparison="compare-x")
+    assert [list(state) for state in table(app, 1)["state"]] == [["queued"]]
+    assert app.button(key="delete-comparison").disabled
+    assert table(show(q="state:queued"))["comparison"] == ["compare-x"]
+
+
+def test_comparisons_that_must_stay(compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (compared / "linked").symlink_to(compared / "compare-x")
+    for name, why in (("linked", "symbolic link"), ("nothing", "there is no comparison"), ("../runs/compare-x", "there is no comparison")):
+        with pytest.raises(StoreError, match=why):
+            trash.throw_comparison(name, [])
+    (compared / "linked").unlink()
+    monkeypatch.setenv("INTERPLAY_RUNS", os.pathsep.join([str(compared), str(compared / "compare-x")]))
+    with pytest.raises(StoreError, match="is itself a folder of runs"):
+        trash.throw_comparison("compare-x", [])
+    monkeypatch.setenv("INTERPLAY_RUNS", str(compared))
+    with monkeypatch.context() as changed:
+        changed.setattr(loading, "RECORDINGS", compared)
+        with pytest.raises(StoreError, match="came with the project"):
+            trash.throw_comparison("compare-x", [])
+    monkeypatch.setenv("INTERPLAY_EXPOSED", "1")
+    with pytest.raises(StoreError, match="other machines"):
+        trash.throw_comparison("compare-x", [])
+    assert (compared / "compare-x").is_dir()
+
+
+def test_of_two_comparisons_of_one_name_neither_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = [tmp_path / owner / "runs" for owner in ("mine", "theirs")]
+    monkeypatch.setenv("INTERPLAY_RUNS", os.pathsep.join(map(str, roots)))
+    for place in roots:
+        compare.settle(compare.plan(RunConfig(), ["rloo", "ppo"], [0], place / "x"))
+    for name in ("x", "runs/x"):
+        with pytest.raises(StoreError, match=r"there is no comparison|2 comparisons are called"):
+            trash.throw_comparison(name, [])
+    assert all((place / "x").is_dir() for place in roots)
+
+
 # --- import --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.catalogue.engine_installed", lambda: True)
+    monkeypatch.setattr("app.reading.catalogue.engine_installed", lambda: True)
 
 
 def test_the_import_form_shows_the_exact_command(root: Path, tmp_path: Path, show: Show, engine: None) -> None:
@@ -563,10 +712,10 @@ def test_an_import_starts_one_job_and_shows_its_lines(root: Path, tmp_path: Path
 
 
 def test_an_exposed_server_and_one_without_the_engine_import_nothing(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.catalogue.engine_installed", lambda: False)
+    monkeypatch.setattr("app.reading.catalogue.engine_installed", lambda: False)
     app = show(**{"import": "true"})
     assert "pip install" in texts(app)
-    monkeypatch.setattr("app.catalogue.engine_installed", lambda: True)
+    monkeypatch.setattr("app.reading.catalogue.engine_installed", lambda: True)
     monkeypatch.setenv("INTERPLAY_EXPOSED", "1")
     app = show(**{"import": "true"}, import_folder="/", import_name="x")
     assert "importing is off" in texts(app)

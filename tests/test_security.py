@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from app import dashboard, guard, theme
+from app.server import dashboard, guard, theme
 from tests.fabricate import Fabricated
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ FOREIGN_ORIGINS = [
     "null",
     "",
 ]
-COMPONENT = "/component/app.canvas.plotly_js/"
+COMPONENT = "/component/app.parts.canvas.plotly_js/"
 OUTSIDE = [
     "../../../../../../../../etc/passwd",
     "..%2f..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
@@ -351,7 +351,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory, trap: Trap) -> Iterator[Se
     place.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(state))
-        from app import queueing
+        from app.queue import queueing
 
         argv = [theme.__file__, "harm"]
         seal = queueing.seal(root / ".jobs", place.name, argv, "/")
@@ -397,7 +397,7 @@ def test_the_command_has_no_way_to_bind_elsewhere(capsys: pytest.CaptureFixture[
 )
 def test_what_counts_as_elsewhere(address: str | None, marked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERPLAY_EXPOSED", "")
-    monkeypatch.setattr("app.guard.config.get_option", {"server.address": address}.__getitem__)
+    monkeypatch.setattr("app.server.guard.config.get_option", {"server.address": address}.__getitem__)
     guard.mark_exposed()
     assert (os.environ["INTERPLAY_EXPOSED"] == "1") is marked
 

@@ -82,6 +82,15 @@ def test_subspaces_with_known_angles() -> None:
     assert first.overlap == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("steps", [6, 60])
+def test_leading_directions_are_singular_vectors_of_few_steps_and_of_many(steps: int) -> None:
+    random = np.random.default_rng(8)
+    x, y = random.standard_normal((2, steps, 20)) * np.linspace(1, 3, 20)
+    right = [np.linalg.svd(rows)[2][:3] for rows in (x, y)]
+    found = shapes.subspace_overlap(x, y, k=3)
+    np.testing.assert_allclose(np.cos(found.angles_k), np.linalg.svd(right[0] @ right[1].T)[1], atol=1e-9)
+
+
 def test_random_subspaces_overlap_as_expected() -> None:
     random = np.random.default_rng(5)
     found = [shapes.subspace_overlap(random.standard_normal((4, 30)), random.standard_normal((8, 30)), k=6) for _ in range(300)]

@@ -68,7 +68,7 @@ def child(words: list[str], said: Path, moment: tuple[str, str, int], number: in
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_at_a_chosen_moment(model: Path, prompts: Path, tmp_path: Path, moment: str, number: signal.Signals) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training", "interplay.loop"])
+    context.set_forkserver_preload(["pytest", "tests.training", "interplay.loop"])
     call, newest = MOMENTS[moment]
     config = training.small(model, prompts, tmp_path / "run", method="rloo")
     process = context.Process(target=child, args=(["train", *config.to_argv()], tmp_path / "said", call, int(number)))

@@ -20,25 +20,16 @@ from interplay.config import RunConfig
 from interplay.errors import ConfigError
 from interplay.store import RunStore
 from tests import test_resume, tiny, training
-from tests.training import frame, series, weights
+from tests.training import Finished, frame, series, weights
 
 Make = Callable[..., Path]
 ROLES = ("policy", "reward", "reward_merged")
 
 
 @pytest.fixture(scope="module")
-def make(model: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A finished run of these settings; the same settings give the same run."""
-    root, made = tmp_path_factory.mktemp("runs"), dict[str, Path]()
-
-    def run(**given: Any) -> Path:
-        key = json.dumps(given, sort_keys=True, default=str)
-        if key not in made:
-            chosen = {"method": "ppo", **{name: str(x) if isinstance(x, Path) else x for name, x in given.items()}}
-            made[key] = loop.train(training.small(model, prompts, root / f"run-{len(made)}", **chosen))
-        return made[key]
-
-    return run
+def make(finished: Finished) -> Make:
+    """A finished run of these settings, with PPO unless they name a method."""
+    return lambda **given: finished(**{"method": "ppo", **{name: str(value) if isinstance(value, Path) else value for name, value in given.items()}})
 
 
 @pytest.fixture(scope="module")

@@ -6,79 +6,45 @@ merges and rewinds. Nothing of it can run afterwards, so what the tests read is 
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from interplay.store import Runs, RunStore
-
-WRITER = """
-import os, pathlib, signal, sys
-from interplay.records import RunInfo, SketchSpec
-from interplay.store import RunStore
-
-path, kill_at, call = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-
-calls = 0
-def deadly(real, after):
-    # SIGKILL itself at the n-th call: right before it, or right after
-    def act(*args, **keys):
-        global calls
-        calls += 1
-        if calls == kill_at and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*args, **keys)
-        if calls == kill_at and after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return act
-
-info = RunInfo("run", {}, [], "2026-01-01T00:00:00+00:00", sketch=SketchSpec(k=4))
-often = {"flush_every": 2, "merge_at": 4}
-store = RunStore.open(path, write=True, **often) if os.path.exists(path) else RunStore.create(path, info, **often)
-print("ready", flush=True)
-done = store.read("updates", ["clock"]).num_rows
-store.rewind(done)  # the last kill may have come between two streams
-def arm():
-    name, after = call.split("-")
-    owner = pathlib.Path if name == "unlink" else os
-    setattr(owner, name, deadly(getattr(owner, name), after == "after"))
-
-if call == "time":
-    os.fsync = lambda handle: None
-elif sys.argv[4] != "rewind":
-    arm()
-for clock in range(done + 1, done + 100_000):
-    place = {"clock": [clock], "update": [clock], "iteration": [0], "role": ["policy"]}
-    store.append("metrics", {**place, "split": ["train"], "name": ["loss"], "value": [0.5], "seconds": [1.0]})
-    store.append("updates", {**place, "module": ["m"], "layer": [0], "kind": ["m"], "space": ["factor"]})
-    if clock % 2 == 0:
-        print(clock, flush=True)
-    if sys.argv[4] == "rewind" and clock == 25:
-        arm()
-        store.rewind(11)
-        break
-"""
+from tests import dying_writer
 
 
-def run_writer(path: Path, kill_at: int, call: str, extra: str = "", *, after_seconds: float | None = None) -> list[str]:
-    """Run the writer until it is killed; returns the lines that it could still print."""
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(kill_at), call, extra], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    if after_seconds is not None:
-        time.sleep(after_seconds)
+def run_writer(path: Path, kill_at: int, call: str, *, rewinds: bool = False, after: tuple[int, float] | None = None) -> list[int]:
+    """Run the writer until it is killed; returns the clocks that it could still say it had flushed. `after`: how many it says before, and seconds more."""
+    context = multiprocessing.get_context("forkserver")  # of a process that has loaded the libraries: a second less for each
+    context.set_forkserver_preload(["tests.dying_writer"])
+    heard, said = context.Pipe(duplex=False)
+    process = context.Process(target=dying_writer.write, args=(said, path, kill_at, call, rewinds))
+    process.start()
+    said.close()
+    assert heard.recv() == "ready"
+    clocks = [heard.recv() for _ in range(after[0])] if after else []
+    if after:
+        time.sleep(after[1])
         process.kill()
-    lines = process.stdout.read().split("\n")
-    process.wait(60)
-    assert process.returncode in (-signal.SIGKILL, 0)
-    # a line torn by the kill has no line end, so the last piece never counts
-    return lines[:-1]
+    clocks += _received(heard)
+    process.join(60)
+    assert process.exitcode in (-signal.SIGKILL, 0)
+    return clocks
+
+
+def _received(heard: Connection) -> Iterator[int]:
+    """What was said until the end; a message that was torn by the kill is none."""
+    with heard, contextlib.suppress(EOFError, OSError):
+        while True:
+            yield heard.recv()
 
 
 def check(path: Path, promised: int) -> list[int]:
@@ -98,8 +64,8 @@ def test_random_moments(tmp_path: Path) -> None:
     random.seed(1)
     promised = 0
     for _ in range(20):
-        lines = run_writer(tmp_path / "run", 0, "time", after_seconds=random.uniform(0.0, 0.25))
-        promised = max([promised, *map(int, lines)])
+        clocks = run_writer(tmp_path / "run", 0, "time", after=(random.randrange(20), random.uniform(0.0, 0.05)))
+        promised = max([promised, *clocks])
         promised = len(check(tmp_path / "run", promised))  # the next writer goes on in the same folder
     assert promised > 100
     RunStore.open(tmp_path / "run", write=True).close("interrupted")
@@ -113,8 +79,7 @@ def test_inside_flushes_and_merges(tmp_path: Path, call: str) -> None:
     between_deletions = False
     for kill_at in (1, 2, 4, 7, 12):
         path = tmp_path / str(kill_at)
-        lines = run_writer(path, kill_at, call)
-        clocks = check(path, max([0, *map(int, lines)]))
+        clocks = check(path, max([0, *run_writer(path, kill_at, call)]))
         folder = path / "updates"
         between_deletions |= len(list(folder.glob("*.parquet"))) > len(RunStore.open(path)._parts["updates"].view().parts)
         writer = RunStore.open(path, write=True)
@@ -132,8 +97,7 @@ def test_inside_a_rewind(tmp_path: Path) -> None:
     outcomes = set()
     for kill_at in range(1, 15):
         path = tmp_path / str(kill_at)
-        lines = run_writer(path, kill_at, "replace-after", "rewind")
-        promised = max([0, *map(int, lines)])
+        promised = max([0, *run_writer(path, kill_at, "replace-after", rewinds=True)])
         store = RunStore.open(path)
         lengths = {stream: len(store.read(stream, ["clock"])) for stream in ("updates", "metrics")}
         assert store.problems() == []

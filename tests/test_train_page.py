@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from app import catalogue, form, hints, launch, loading, preflight, preview, started
-from app.catalogue import MethodChoice
-from app.preflight import GIB, Machine, Seen
+from app.reading import catalogue, loading
+from app.reading.catalogue import MethodChoice
+from app.train import form, hints, launch, preflight, preview, started
+from app.train.preflight import GIB, Machine, Seen
 from interplay.config import INHERITED, RunConfig
 from interplay.errors import ConfigError, DataError
 from interplay.reading import Status
 from tests.fabricate import HOSTILE, Fabricated
-
-MAIN = str(Path(__file__).parents[1] / "app" / "main.py")
-Open = Callable[..., AppTest]
+from tests.pages import Show
+from tests.waiting import until
 
 _KL = {"name": "kl", "of": "rloo", "part": "objective", "default": 0.05, "type": "float", "help": "weight of the KL term", "low": 0}
 _NORMALISE = {"name": "normalise", "of": "rloo", "part": "objective", "default": False, "type": "bool", "help": "divide"}
@@ -58,32 +58,20 @@ METHODS = (
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    monkeypatch.setenv("INTERPLAY_RUNS", str(folder))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr("app.catalogue.methods", lambda: METHODS)
-    monkeypatch.setattr("app.catalogue.engine_installed", lambda: True)
-    yield folder
+def root(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(root.parent / "state"))
+    monkeypatch.setattr("app.reading.catalogue.methods", lambda: METHODS)
+    monkeypatch.setattr("app.reading.catalogue.engine_installed", lambda: True)
+    yield root
     monkeypatch.delenv("INTERPLAY_EXPOSED", raising=False)
     for job in launch.here().list():
         launch.here().stop(job.id, wait=True)
 
 
 @pytest.fixture
-def show() -> Open:
-    def open_page(**url: str) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=60)
-        app.run()
-        app.switch_page("pages/train.py")
-        for name, value in url.items():
-            app.query_params[name.replace("__", ".")] = value
-        app.run()
-        assert not app.exception, [error.message for error in app.exception]
-        return app
-
-    return open_page
+def show(show: Show) -> Show:
+    """Two underscores are a dot in the link."""
+    return lambda **link: show("train", **{name.replace("__", "."): value for name, value in link.items()})
 
 
 def _plain(elements: Any) -> str:
@@ -118,7 +106,7 @@ def test_every_setting_has_a_control_and_its_help() -> None:
             assert controls[item.name].default == item.default
 
 
-def test_every_control_is_on_the_page(root: Path, show: Open) -> None:
+def test_every_control_is_on_the_page(root: Path, show: Show) -> None:
     app = show()
     drawn = {element.key for kind in ("text_input", "number_input", "selectbox", "toggle", "button_group") for element in app.get(kind)}
     assert {item.name for item in fields(RunConfig)} - {"settings"} <= drawn
@@ -126,7 +114,7 @@ def test_every_control_is_on_the_page(root: Path, show: Open) -> None:
     assert "zopro.alpha" not in drawn
 
 
-def test_the_untouched_form_is_the_default_run(root: Path, show: Open) -> None:
+def test_the_untouched_form_is_the_default_run(root: Path, show: Show) -> None:
     app = show()
     (command,) = _commands(app)
     assert command.startswith(f"interplay train --out {root}/rloo-chat-s0-")
@@ -134,7 +122,7 @@ def test_the_untouched_form_is_the_default_run(root: Path, show: Open) -> None:
     assert not any("changed" in expander.label for expander in app.expander)
 
 
-def test_a_link_fills_the_form_and_the_command(root: Path, show: Open) -> None:
+def test_a_link_fills_the_form_and_the_command(root: Path, show: Show) -> None:
     app = show(
         method="zopro", iterations="3", zopro__alpha="0.5", zopro__mode="wrong_v", zeroth__directions="4", learning_rate="0.25", freeze_reward="true", out=""
     )
@@ -150,7 +138,7 @@ def test_a_link_fills_the_form_and_the_command(root: Path, show: Open) -> None:
     assert "Budget" in labels
 
 
-def test_the_yaml_is_the_same_run(root: Path, show: Open) -> None:
+def test_the_yaml_is_the_same_run(root: Path, show: Show) -> None:
     app = show(method="zopro", zopro__alpha="0.5", completions="8", task="translation")
     text = app.code[1].value
     typed = RunConfig.from_argv(_commands(app)[0].split()[2:])
@@ -158,7 +146,7 @@ def test_the_yaml_is_the_same_run(root: Path, show: Open) -> None:
     assert app.code[2].value == "interplay train --config run.yaml"
 
 
-def test_another_method_brings_its_own_settings(root: Path, show: Open) -> None:
+def test_another_method_brings_its_own_settings(root: Path, show: Show) -> None:
     app = show()
     app.selectbox(key="method").set_value("zopro").run()
     assert app.number_input(key="zopro.alpha").value == 0.999
@@ -176,7 +164,7 @@ def test_every_objective_can_be_paired_with_every_rule() -> None:
     assert catalogue.pairs(tuple(MethodChoice(*row) for row in catalogue.USUAL)) == ()
 
 
-def test_the_reset_button_takes_everything_back(root: Path, show: Open) -> None:
+def test_the_reset_button_takes_everything_back(root: Path, show: Show) -> None:
     app = show(method="zopro", seed="4", layers="0-3", zopro__alpha="0.5", freeze_reward="true", reward="gold")
     _button(app, "reset").click().run()
     assert not app.exception
@@ -204,7 +192,7 @@ def test_the_reset_button_takes_everything_back(root: Path, show: Open) -> None:
         ("rloo__kl", "-1", "at least 0"),
     ],
 )
-def test_what_a_link_may_not_say_is_ignored_and_named(root: Path, show: Open, name: str, value: str, why: str) -> None:
+def test_what_a_link_may_not_say_is_ignored_and_named(root: Path, show: Show, name: str, value: str, why: str) -> None:
     app = show(**{name: value})
     notes = _plain(app.warning).replace("`", "")
     assert why in notes
@@ -216,7 +204,7 @@ def test_what_a_link_may_not_say_is_ignored_and_named(root: Path, show: Open, na
     assert not app.warning
 
 
-def test_a_link_cannot_grant_remote_code_but_a_hand_can(root: Path, show: Open) -> None:
+def test_a_link_cannot_grant_remote_code_but_a_hand_can(root: Path, show: Show) -> None:
     app = show()
     app.toggle(key="trust_remote_code").set_value(True).run()
     assert "--trust-remote-code" in _commands(app)[0]
@@ -224,7 +212,7 @@ def test_a_link_cannot_grant_remote_code_but_a_hand_can(root: Path, show: Open) 
     assert app.code[2].value == "interplay train --config run.yaml --trust-remote-code"
 
 
-def test_what_does_not_go_together_is_one_line(root: Path, show: Open) -> None:
+def test_what_does_not_go_together_is_one_line(root: Path, show: Show) -> None:
     app = show(reward_updates="0")
     assert "--reward-updates is 0" in _plain(app.error)
     assert len(app.error) == 1
@@ -232,7 +220,7 @@ def test_what_does_not_go_together_is_one_line(root: Path, show: Open) -> None:
     assert not show(reward_updates="0", reward="gold").error
 
 
-def test_a_folder_elsewhere_is_refused(root: Path, show: Open) -> None:
+def test_a_folder_elsewhere_is_refused(root: Path, show: Show) -> None:
     assert "shows only what is in" in _plain(show(out="/tmp/elsewhere").error)
     assert "shows only what is in" in _plain(show(out=str(root / ".." / "other")).error)
     assert f"--out {root}/mine" in _commands(show(out=str(root / "mine")))[0]
@@ -249,7 +237,7 @@ def test_no_seeds(text: str) -> None:
         form.parse_seeds(text)
 
 
-def test_several_seeds_are_several_commands(root: Path, show: Open) -> None:
+def test_several_seeds_are_several_commands(root: Path, show: Show) -> None:
     app = show(seed="0-2", method="dpo")
     commands = _commands(app)
     configs = [RunConfig.from_argv(command.split()[2:]) for command in commands]
@@ -273,7 +261,7 @@ def earlier(root: Path) -> Path:
     return path
 
 
-def test_a_branch_takes_over_what_the_run_had(root: Path, show: Open, earlier: Path) -> None:
+def test_a_branch_takes_over_what_the_run_had(root: Path, show: Show, earlier: Path) -> None:
     app = show(start_from="first")
     words = _commands(app)[0].split()
     config = RunConfig.from_argv(words[2:])
@@ -283,7 +271,7 @@ def test_a_branch_takes_over_what_the_run_had(root: Path, show: Open, earlier: P
     assert any(expander.label == "Data, folder, seeds · 1 changed" for expander in app.expander)
 
 
-def test_a_default_that_is_not_inherited_is_spelled_out(root: Path, show: Open, earlier: Path) -> None:
+def test_a_default_that_is_not_inherited_is_spelled_out(root: Path, show: Show, earlier: Path) -> None:
     app = show(start_from="first", reward="model")
     words = _commands(app)[0].split()
     assert words[-2:] == ["--reward", "model"]
@@ -292,14 +280,14 @@ def test_a_default_that_is_not_inherited_is_spelled_out(root: Path, show: Open, 
     assert kept["reward"] == "model"
 
 
-def test_an_iteration_can_be_named(root: Path, show: Open, earlier: Path) -> None:
+def test_an_iteration_can_be_named(root: Path, show: Show, earlier: Path) -> None:
     assert f"--from {earlier}@1" in _commands(show(start_from="first@1"))[0]
     assert f"--from {earlier}@2" in _commands(show(start_from=f"{earlier}@2"))[0]
     assert "keeps iterations 1, 2" in _plain(show(start_from="first@7").error)
     assert "keeps iterations 1, 2" in _plain(show(start_from="first@0").error)
 
 
-def test_choosing_a_start_later_moves_the_untouched_settings_only(root: Path, show: Open, earlier: Path) -> None:
+def test_choosing_a_start_later_moves_the_untouched_settings_only(root: Path, show: Show, earlier: Path) -> None:
     app = show()
     app.number_input(key="heldout").set_value(20).run()
     app.text_input(key="start_from").set_value("first").run()
@@ -308,13 +296,13 @@ def test_choosing_a_start_later_moves_the_untouched_settings_only(root: Path, sh
     assert (app.number_input(key="lora_rank").value, app.number_input(key="heldout").value) == (16, 20)
 
 
-def test_a_start_that_is_none_says_why(root: Path, show: Open) -> None:
+def test_a_start_that_is_none_says_why(root: Path, show: Show) -> None:
     assert "there is no run" in _plain(show(start_from="nowhere").error)
     Fabricated(root / "bare", layers=2, k=16, updates_each=2).whole()
     assert "keeps no iteration with updates" in _plain(show(start_from="bare").error)
 
 
-def test_others_cannot_ask_for_paths(root: Path, show: Open, earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_cannot_ask_for_paths(root: Path, show: Show, earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERPLAY_EXPOSED", "1")
     secret = Fabricated(tmp_path / "private" / "own", layers=2, k=16, updates_each=2).whole()
     _with_checkpoints(secret, 1)
@@ -334,13 +322,13 @@ def _rows(path: Path, count: int = 100, **more: Any) -> Path:
     return path
 
 
-def test_the_tasks_own_prompts_are_shown(root: Path, show: Open) -> None:
+def test_the_tasks_own_prompts_are_shown(root: Path, show: Show) -> None:
     app = show()
     assert "Layout own prompts: 240 prompts, 64 of them held out" in _plain(app.text)
     assert len(app.dataframe[0].value) == 3
 
 
-def test_a_file_is_shown_as_the_run_reads_it(root: Path, show: Open, tmp_path: Path) -> None:
+def test_a_file_is_shown_as_the_run_reads_it(root: Path, show: Show, tmp_path: Path) -> None:
     path = _rows(tmp_path / "pairs.jsonl", colour="red")
     app = show(data=str(path))
     assert "Layout preference: 100 prompts, 64 of them held out; 100 judged pairs; not used: colour" in _plain(app.text)
@@ -361,7 +349,7 @@ def test_a_file_is_shown_as_the_run_reads_it(root: Path, show: Open, tmp_path: P
         ("\0\0", "is not JSON"),
     ],
 )
-def test_data_that_cannot_be_used_is_one_line_and_starts_nothing(root: Path, show: Open, tmp_path: Path, content: str, why: str) -> None:
+def test_data_that_cannot_be_used_is_one_line_and_starts_nothing(root: Path, show: Show, tmp_path: Path, content: str, why: str) -> None:
     path = tmp_path / "odd.jsonl"
     path.write_text(content)
     app = show(data=str(path))
@@ -371,15 +359,15 @@ def test_data_that_cannot_be_used_is_one_line_and_starts_nothing(root: Path, sho
     assert _button(app, "start").disabled
 
 
-def test_a_file_that_is_not_there(root: Path, show: Open) -> None:
+def test_a_file_that_is_not_there(root: Path, show: Show) -> None:
     app = show(data="/nowhere/at all.jsonl")
     assert "there is no such file" in _plain(app.error)
     assert _button(app, "start").disabled
 
 
-def test_a_data_set_of_the_hub_is_fetched_only_when_asked(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_of_the_hub_is_fetched_only_when_asked(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str | None] = []
-    monkeypatch.setattr("app.preview.make", lambda config: asked.append(config.data) or preview.Preview(error="could not be had from the hub (offline)"))
+    monkeypatch.setattr("app.train.preview.make", lambda config: asked.append(config.data) or preview.Preview(error="could not be had from the hub (offline)"))
     app = show(data="trl-lib/tldr-preference")
     assert not asked
     assert not _button(app, "start").disabled
@@ -398,7 +386,7 @@ def test_what_is_taken_for_a_hub_id(name: str, hub: bool) -> None:
 def test_a_large_file_is_read_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = RunConfig(data=str(_rows(tmp_path / "large.jsonl")))
     here = preview.make(config)
-    monkeypatch.setattr("app.preview._IN_PROCESS", 10)
+    monkeypatch.setattr("app.train.preview._IN_PROCESS", 10)
     assert preview.make(config) == here
     assert not here.error
     (tmp_path / "large.jsonl").write_text("{")
@@ -411,7 +399,7 @@ def test_a_folder_that_is_nothing_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in found.error
 
 
-def test_others_do_not_see_files(root: Path, show: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_do_not_see_files(root: Path, show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERPLAY_EXPOSED", "1")
     app = show(data=str(_rows(tmp_path / "private.jsonl")))
     assert not app.dataframe
@@ -434,7 +422,7 @@ def test_an_uploaded_file_must_be_data_and_not_too_large(tmp_path: Path, monkeyp
     for name in ("model.pt", "x", "x.jsonl.pkl", "x.sh"):
         with pytest.raises(DataError, match=r"allowed: \.csv"):
             preview.save(tmp_path, name, b"")
-    monkeypatch.setattr("app.preview.MOST_UPLOADED", 3)
+    monkeypatch.setattr("app.train.preview.MOST_UPLOADED", 3)
     with pytest.raises(DataError, match="give its path"):
         preview.save(tmp_path, "x.csv", b"1234")
     (tmp_path / "link").mkdir()
@@ -444,7 +432,7 @@ def test_an_uploaded_file_must_be_data_and_not_too_large(tmp_path: Path, monkeyp
     assert not (tmp_path / ".uploads").exists()
 
 
-def test_an_uploaded_file_becomes_the_data(root: Path, show: Open, tmp_path: Path) -> None:
+def test_an_uploaded_file_becomes_the_data(root: Path, show: Show, tmp_path: Path) -> None:
     app = show()
     app.file_uploader(key="upload").upload("my pairs.jsonl", _rows(tmp_path / "x.jsonl").read_bytes(), "application/jsonl").run()
     assert not app.exception
@@ -571,8 +559,8 @@ def test_damaged_runs_tell_nothing(root: Path, content: str) -> None:
     assert "bad" not in [one.run for one in preflight.seen(RunConfig())]
 
 
-def test_the_page_shows_what_will_not_fit(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.preflight.machine", lambda root: Machine(memory=2**20, disk=10 * GIB, cores=2, host="here", name="x86_64"))
+def test_the_page_shows_what_will_not_fit(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.train.preflight.machine", lambda root: Machine(memory=2**20, disk=10 * GIB, cores=2, host="here", name="x86_64"))
     app = show()
     assert "Memory will not suffice" in _plain(app.error)
     assert not _button(app, "start").disabled, "it is an estimate"
@@ -583,20 +571,13 @@ def test_the_page_shows_what_will_not_fit(root: Path, show: Open, monkeypatch: p
 
 def _runs_as(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """In place of training."""
-    monkeypatch.setattr("app.jobs.train_argv", lambda config: [sys.executable, "-c", code, "--out", str(config.out)])
-
-
-def _until(check: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
+    monkeypatch.setattr("app.queue.jobs.train_argv", lambda config: [sys.executable, "-c", code, "--out", str(config.out)])
 
 
 SLEEP = "import time; print('at work', flush=True); time.sleep(60)"
 
 
-def test_start_watch_and_stop(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_watch_and_stop(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     _runs_as(monkeypatch, SLEEP)
     app = show()
     assert "Nothing has been started" in _plain(app.text)
@@ -605,7 +586,7 @@ def test_start_watch_and_stop(root: Path, show: Open, monkeypatch: pytest.Monkey
     (job,) = launch.here().list()
     assert job.folder is not None
     assert job.folder.name in _plain(app.text)
-    _until(lambda: "at work" in launch.here().tail(job.id))
+    until(lambda: "at work" in launch.here().tail(job.id))
     app.run()
     assert any("at work" in code.value for code in app.code)
     _button(app, f"stop-{job.id}").click().run()
@@ -614,7 +595,7 @@ def test_start_watch_and_stop(root: Path, show: Open, monkeypatch: pytest.Monkey
     assert launch.here().list()[0].state == "stopped"
 
 
-def test_many_clicks_are_one_job_and_another_setting_is_another(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_clicks_are_one_job_and_another_setting_is_another(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     _runs_as(monkeypatch, SLEEP)
     app, second = show(), show()
     for _ in range(3):
@@ -626,17 +607,17 @@ def test_many_clicks_are_one_job_and_another_setting_is_another(root: Path, show
     assert sorted(job.state for job in launch.here().list()) == ["queued", "running"]
 
 
-def test_what_has_ended_can_be_started_again(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_ended_can_be_started_again(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     _runs_as(monkeypatch, "print('done')")
     app = show()
     for number in (1, 2):
         _button(app, "start").click().run()
         assert len(launch.here().list()) == number
-        _until(lambda: all(job.ended for job in launch.here().list()))
+        until(lambda: all(job.ended for job in launch.here().list()))
 
 
-def test_one_job_for_each_seed_in_a_queue(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.queueing.slots", lambda: ("cpu",))
+def test_one_job_for_each_seed_in_a_queue(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.queue.queueing.slots", lambda: ("cpu",))
     _runs_as(monkeypatch, SLEEP)
     app = show(seed="0-2")
     _button(app, "start").click().run()
@@ -646,11 +627,11 @@ def test_one_job_for_each_seed_in_a_queue(root: Path, show: Open, monkeypatch: p
     assert "number 2 in the queue" in _plain(app.text)
 
 
-def test_a_failed_job_says_its_last_line_and_a_hint(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_job_says_its_last_line_and_a_hint(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     _runs_as(monkeypatch, "import sys; sys.exit('first\\nRuntimeError: CUDA out of memory [x](http://evil.example)')")
     app = show()
     _button(app, "start").click().run()
-    _until(lambda: all(job.ended for job in launch.here().list()))
+    until(lambda: all(job.ended for job in launch.here().list()))
     app.run()
     assert "CUDA out of memory" in _plain(app.error)
     assert "](" not in app.error[0].value
@@ -661,32 +642,32 @@ def _job_of(path: Path, code: str = "raise SystemExit(1)") -> Any:
     return launch.here().start_argv([sys.executable, "-c", code, "--out", str(path)])
 
 
-def test_an_interrupted_run_can_be_resumed(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_can_be_resumed(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Fabricated(root / "stopped", layers=2, k=16, updates_each=2)
     run.step("policy", 1, 2)
     run.store.set_status(progress={"doing": "policy", "share": 0.4, "done": 2, "planned": 5})
     run.store.close("interrupted")
     _with_checkpoints(run.path, 0, 1)
     job = _job_of(run.path)
-    _until(lambda: launch.here().get(job.id).ended)
+    until(lambda: launch.here().get(job.id).ended)
     asked: list[list[str]] = []
-    monkeypatch.setattr("app.jobs.Jobs.start_argv", lambda self, argv, key="", cwd=None, alone=False: asked.append(argv))
+    monkeypatch.setattr("app.queue.jobs.Jobs.start_argv", lambda self, argv, key="", cwd=None, alone=False: asked.append(argv))
     app = show()
     assert "run interrupted at 40%" in _plain(app.text)
     _button(app, f"resume-{job.id}").click().run()
     assert asked == [[sys.executable, "-m", "app.cli", "train", "--resume", str(run.path)]]
 
 
-def test_a_run_without_a_checkpoint_or_with_an_end_cannot_be_resumed(root: Path, show: Open) -> None:
+def test_a_run_without_a_checkpoint_or_with_an_end_cannot_be_resumed(root: Path, show: Show) -> None:
     Fabricated(root / "bare", layers=2, k=16, updates_each=2).store.close("failed")
     whole = Fabricated(root / "whole", layers=2, k=16, updates_each=2).whole()
     _with_checkpoints(whole, 1)
     found = [_job_of(root / "bare"), _job_of(whole)]
-    _until(lambda: all(launch.here().get(job.id).ended for job in found))
+    until(lambda: all(launch.here().get(job.id).ended for job in found))
     assert not [button for button in show().button if str(button.key).startswith("resume-")]
 
 
-def test_a_running_run_shows_how_far_it_is(root: Path, show: Open) -> None:
+def test_a_running_run_shows_how_far_it_is(root: Path, show: Show) -> None:
     run = Fabricated(root / "live", layers=2, k=16, updates_each=2)
     run.store.set_status(progress={"doing": HOSTILE, "share": 0.5, "done": 2, "planned": 4})
     _job_of(run.path, SLEEP)
@@ -707,24 +688,24 @@ def test_the_time_left_is_told_at_the_pace_so_far() -> None:
     assert started._left(Status("running", time.time()), 0.5, False) is None
 
 
-def test_odd_status_files_do_no_harm(root: Path, show: Open) -> None:
+def test_odd_status_files_do_no_harm(root: Path, show: Show) -> None:
     run = Fabricated(root / "odd", layers=2, k=16, updates_each=2)
     run.store.set_status(progress={"share": "half", "doing": 3})
     run.store.close("interrupted")
     job = _job_of(run.path)
-    _until(lambda: launch.here().get(job.id).ended)
+    until(lambda: launch.here().get(job.id).ended)
     assert "run interrupted" in _plain(show().text)
     (run.path / "status.json").write_text("{")
     assert "odd" in _plain(show().text)
 
 
-def test_a_job_whose_folder_is_elsewhere_shows_no_run(root: Path, show: Open, tmp_path: Path) -> None:
+def test_a_job_whose_folder_is_elsewhere_shows_no_run(root: Path, show: Show, tmp_path: Path) -> None:
     path = Fabricated(tmp_path / "elsewhere", layers=2, k=16, updates_each=2).whole()
     _job_of(path, SLEEP)
     assert "run finished" not in _plain(show().text)
 
 
-def test_an_exposed_server_shows_everything_and_starts_nothing(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exposed_server_shows_everything_and_starts_nothing(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERPLAY_EXPOSED", "1")
     app = show(method="dpo")
     assert _button(app, "start").disabled
@@ -734,15 +715,15 @@ def test_an_exposed_server_shows_everything_and_starts_nothing(root: Path, show:
     assert not (root / ".jobs").exists() or not launch.here().list()
 
 
-def test_without_the_engine_the_form_says_how_to_get_it(root: Path, show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.catalogue.engine_installed", lambda: False)
-    monkeypatch.setattr("app.catalogue.methods", lambda: tuple(MethodChoice(*row) for row in catalogue.USUAL))
+def test_without_the_engine_the_form_says_how_to_get_it(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.reading.catalogue.engine_installed", lambda: False)
+    monkeypatch.setattr("app.reading.catalogue.methods", lambda: tuple(MethodChoice(*row) for row in catalogue.USUAL))
     app = show()
     assert app.button[0].disabled
     assert "pip install" in app.info[0].value
 
 
-def test_many_runs_and_broken_ones_do_not_disturb(root: Path, show: Open) -> None:
+def test_many_runs_and_broken_ones_do_not_disturb(root: Path, show: Show) -> None:
     for number in range(12):
         Fabricated(root / f"run-{number}", layers=1, k=4, updates_each=1, bad_numbers=number % 2 == 0).whole()
     (root / "broken").mkdir()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.trajectory import OUTSIDE, Trajectory, same_space
+from app.reading.loading import Feed
 from interplay.records import SketchSpec, schema
 from interplay.store import RunStore
 from tests.fabricate import Fabricated
@@ -94,3 +95,51 @@ def test_from_table_survives_a_role_that_never_moved(run: RunStore) -> None:
 
 def test_the_fixture_is_a_real_folder(run: RunStore) -> None:
     assert (Path(run.path) / "run.json").is_file()
+
+
+def test_a_survey_has_the_rows_of_the_whole_path_and_its_reach(run: RunStore) -> None:
+    path = Trajectory.from_table(run.read("directions"), "reward", run.info.sketch)
+    whole, rows = path.path_UD(), np.array([0, 1, 4, len(path.updates_U)])
+    found = path.survey(rows)
+    np.testing.assert_array_equal(found.positions_ND, whole[rows])
+    assert found.reach == pytest.approx(max(np.linalg.norm(row) for row in whole.astype(np.float64)))
+    assert path.survey(rows.copy()) is found, "the same rows are placed once"
+    assert replace(path, run="two").survey(rows) is not found
+
+
+def test_blocks_of_a_long_path_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, run: RunStore) -> None:
+    path = Trajectory.from_table(run.read("directions"), "policy", run.info.sketch)
+    whole = path.path_UD()
+    monkeypatch.setattr("analysis.trajectory.BLOCK", 3)
+    np.testing.assert_array_equal(path.path_UD(), whole)
+    np.testing.assert_array_equal(path.survey(np.array([2, 3, 4, 9])).positions_ND, whole[[2, 3, 4, 9]])
+
+
+def test_squares_are_those_of_all_modules_together(run: RunStore) -> None:
+    path = Trajectory.from_table(run.read("directions"), "policy", run.info.sketch)
+    np.testing.assert_allclose(path.squares_U, [sum(float(x) ** 2 for x in row.ravel()) for row in path.sketches_UTK], rtol=1e-6)
+
+
+def test_all_modules_in_their_order_are_the_path_itself(run: RunStore) -> None:
+    path = Trajectory.from_table(run.read("directions"), "policy", run.info.sketch)
+    assert path.only(path.modules_T) is path
+    assert path.only(path.modules_T[::-1]) is not path
+
+
+def test_a_feed_keeps_its_paths_until_rows_come(tmp_path: Path) -> None:
+    made = Fabricated(tmp_path / "live", layers=2, k=16, value=False)
+    made.step("policy", 1, 2)
+    made.store.flush()
+    feed = Feed(made.path, ("directions",))
+    feed.refresh()
+    (first,) = feed.trajectories(["policy", "reward"])
+    size = feed.nbytes
+    feed.refresh()
+    assert feed.trajectories(["policy"])[0] is first
+    assert size > feed.tables["directions"].nbytes, "what is kept counts"
+    made.step("policy", 1, 1)
+    made.step("reward", 1, 1)
+    made.store.flush()
+    feed.refresh()
+    assert [len(path.updates_U) for path in feed.trajectories(["policy", "reward"])] == [3, 1]
+    made.store.close("finished")

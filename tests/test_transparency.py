@@ -21,17 +21,16 @@ from interplay.store import RunStore
 from interplay.trail import Trail
 from interplay.updates.first_order import FirstOrder
 from tests import training
-from tests.training import frame, weights
+from tests.training import Finished, frame, weights
 
 CASES = [{"method": "ppo"}, {"method": "online_dpo", "tune": "full", "sketch_space": "effective"}]
 Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def recorded(model: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def recorded(finished: Finished) -> list[Path]:
     """Both cases with everything recorded."""
-    root = tmp_path_factory.mktemp("recorded")
-    return [loop.train(training.small(model, prompts, root / str(number), **case)) for number, case in enumerate(CASES)]
+    return [finished(**case) for case in CASES]
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from interplay.tasks import Prompt
 from interplay.updates._zeroth import Prober
 from tests import test_resume, tiny, training
 from tests.test_zeroth import Bowl, fitting, flat, hashed, named, probing, start, stepper, trained
+from tests.training import Finished
 
 PROMPTS = [Prompt(text, text, ({"role": "user", "content": text},)) for text in ("hi", "a much longer question, is it not?", "what?")]
 
@@ -184,9 +185,9 @@ def test_every_objective_runs_under_every_rule(model: Path, prompts: Path, tmp_p
 
 
 @pytest.mark.parametrize("method", ["zopro", "mezo"])
-def test_a_run_that_was_stopped_goes_on_along_the_same_directions(model: Path, prompts: Path, tmp_path: Path, method: str) -> None:
+def test_a_run_that_was_stopped_goes_on_along_the_same_directions(finished: Finished, model: Path, prompts: Path, tmp_path: Path, method: str) -> None:
     settings: dict[str, Any] = {**BRIEF, "updates": 2, "method": method, "schedule": "linear"}
-    whole = loop.train(training.small(model, prompts, tmp_path / "whole", **settings))
+    whole = finished(**settings)
     run = test_resume.stopped(test_resume.At(evaluation.Evaluator, "score", 3), model, prompts, tmp_path / "run", **settings)
     loop.resume(run)
     test_resume.assert_equal_runs(run, whole, first=2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from tests import tiny
 gc.collect()
 gc.freeze()
 PeftModel.create_or_update_model_card = lambda *_: None
+
+#: The fixture `finished`: settings -> the folder of a run.
+Finished = Callable[..., Path]
 
 SENTENCES = [
     "The garden needs water in the early morning.",

@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 from starlette.middleware import Middleware
 
-from app import guard
+from app.server import guard
 
 guard.mark_exposed()
 app = st.App(Path(__file__).with_name("frame.py"), middleware=[Middleware(guard.Guard)])

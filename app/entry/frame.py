@@ -4,7 +4,8 @@ Not `app/main.py` itself: a folder named `pages` beside the started script makes
 the first deep link of a server with its old multipage mode, which never reaches `st.navigation`.
 """
 
-from app import catalogue, main
+from app import main
+from app.reading import catalogue
 
 catalogue.prefetch()
 main.run()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import findings, proposal, standings, versus, widgets
-from app.job import Job
-from app.proposal import Asked
-from app.standings import Entry
+from app.compare import findings, proposal, standings, versus
+from app.compare.proposal import Asked
+from app.compare.standings import Entry
+from app.parts import widgets
+from app.queue.job import Job
 from interplay.compare import Plan
 
 SECONDS, SECONDS_ASKING = 3.0, 1.0

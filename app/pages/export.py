@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app import basket, shelf, widgets
+from app.export import basket, shelf
+from app.parts import widgets
 
 
 def page() -> None:

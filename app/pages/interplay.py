@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import streamlit as st
+from collections.abc import Mapping
+from typing import Any
 
-from app import cards, explorer, loading, reported, standings, widgets
-from app.explorer import Choice
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app.compare import standings
+from app.interplay import cards, explorer
+from app.interplay.explorer import Choice, View
+from app.parts import widgets
+from app.reading import loading, reported
 from interplay.errors import InterplayError
 
 
@@ -13,19 +20,35 @@ def show(choice: Choice, seconds: float | None) -> None:
     """Everything about the chosen runs; called again by itself while one of them lives."""
     choice = explorer.again(choice)
     explorer.lines(choice)
-    try:
-        show_verdicts(choice)
+    above, below = st.container(), st.container()
+    with below:
         view = explorer.pick_view()
-        picked = explorer.show(view, choice.runs)
+    if not view.quick:
+        show_verdicts(choice, above)
+    with below:
+        picked = _figures(view, choice)
+    if view.quick:
+        show_verdicts(choice, above)
+    if picked is not None:
+        explorer.settle(choice, picked, seconds)
+
+
+def _figures(view: View, choice: Choice) -> Mapping[str, Any] | None:
+    """The view; what was chosen in it, or None where it cannot be read."""
+    try:
+        return explorer.show(view, choice.runs)
     except InterplayError as error:
         widgets.problems([error])
-        return
-    explorer.settle(choice, picked, seconds)
+        return None
 
 
-def show_verdicts(choice: Choice) -> None:
-    if not explorer.wanted(reported.bytes_of(choice.runs)):
-        return
+def show_verdicts(choice: Choice, place: DeltaGenerator) -> None:
+    with place:
+        if explorer.wanted(reported.bytes_of(choice.runs)):
+            _weighed(choice)
+
+
+def _weighed(choice: Choice) -> None:
     try:
         with st.spinner("Weighing the evidence"):
             told = reported.tell(choice.runs)

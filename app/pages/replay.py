@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import completions, loading, playing, replaying, widgets
-from app.playing import MOMENT, TEXTS
-from app.replaying import QUANTITIES, Look
+from app.parts import widgets
+from app.reading import loading
+from app.replay import completions, playing, replaying
+from app.replay.playing import MOMENT, TEXTS
+from app.replay.replaying import QUANTITIES, Look
 from interplay.store import RunSummary
 
-SECONDS_LIVE, SECONDS_PLAY = 2.0, 0.3
+SECONDS_LIVE = 2.0
 
 
 @replaying.careful
@@ -20,10 +22,9 @@ def show(*runs: RunSummary) -> None:
     looks = replaying.look(runs)
     replaying.heading(looks)
     share = replaying.by_share(looks)
-    beat = playing.beat(SECONDS_PLAY)
-    st.fragment(show_moment, key=MOMENT, run_every=beat)(share, *runs)
+    st.fragment(show_moment, key=MOMENT)(share, *runs)
     st.fragment(show_charts, key="charts")(*runs)
-    st.fragment(show_update, key=TEXTS, run_every=beat)(*runs)
+    st.fragment(show_update, key=TEXTS)(*runs)
     playing.settle([look.summary for look in looks])
 
 
@@ -67,7 +68,7 @@ def show_layers(looks: Sequence[Look]) -> None:
     if not roles:
         widgets.nothing("No optimiser step recorded yet.")
     for made in replaying.heats(looks, roles, quantity, rows, space):
-        replaying.row(made, captioned=False)
+        replaying.row(made, captioned=quantity == "cos_other_update")
 
 
 def show_paths(looks: Sequence[Look]) -> None:

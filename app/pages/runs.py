@@ -7,8 +7,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import bringing, grouping, listing, loading, standings, tidying, widgets
-from app.standings import Entry
+from app.compare import standings
+from app.compare.standings import Entry
+from app.parts import widgets
+from app.queue.job import Job
+from app.reading import loading
+from app.runs import bringing, grouping, listing, tidying
+from app.train import launch
 from interplay.errors import InterplayError
 from interplay.store import RunSummary
 
@@ -23,7 +28,7 @@ def show_list() -> None:
     if runs:
         show_runs(listing.found(runs), runs)
     if comparisons:
-        show_comparisons(comparisons)
+        show_comparisons(comparisons, launch.here().list())
 
 
 def show_runs(found: Sequence[RunSummary], runs: Sequence[RunSummary]) -> None:
@@ -80,16 +85,21 @@ def show_run(summary: RunSummary) -> None:
         widgets.problems([error])
 
 
-def show_comparisons(comparisons: Sequence[Entry]) -> None:
-    """Each comparison as one line; the rows of the opened one."""
+def show_comparisons(comparisons: Sequence[Entry], jobs: Sequence[Job]) -> None:
+    """Each comparison that was searched for as one line; the rows of the opened one."""
+    found = listing.found_comparisons(comparisons, jobs)
     with widgets.section("Comparisons"):
         st.empty()
-    opened = listing.comparison_table(comparisons)
-    if opened is None:
-        listing.hint("A comparison is many runs under one budget. Select one for its rows.")
+    if not found:
+        widgets.nothing("No comparison matches the search and the filters.")
         return
-    with widgets.section(opened.name):
+    opened = listing.comparison_table(found, jobs)
+    if opened is None:
+        listing.hint(f"{len(found)} of {len(comparisons)}. A comparison is many runs under one budget. Select one for its rows.")
+        return
+    with widgets.section(opened.name), st.container(horizontal=True, vertical_alignment="center", width="content"):
         listing.to_compare(opened)
+        tidying.delete_comparison(opened, jobs)
     if rows := grouping.rows(opened):
         named = dict(zip([row.path for row in rows], loading.names(rows), strict=True))
         show_selected(listing.run_table(rows, named, "row", "Rows of the comparison"), named, own=False)
@@ -100,8 +110,9 @@ def page() -> None:
     with widgets.title("Runs", "Each row is one training run, recorded update by update."):
         listing.search_box("q")
     tidying.undo_line()
-    if runs := loading.summaries():
-        listing.filters(runs)
+    runs, comparisons = loading.summaries(), standings.entries(loading.roots())
+    if runs or comparisons:
+        listing.filters(runs, comparisons)
     st.fragment(show_list, run_every=SECONDS)()
     bringing.form()
     tidying.contents()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import catalogue, form, launch, started, widgets
+from app.parts import widgets
+from app.reading import catalogue
+from app.train import form, launch, started
 
 SECONDS = 2.0
 

@@ -16,7 +16,9 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from app import dashboard, loading, recorded, wanted
+from app.export import wanted
+from app.reading import loading, recorded
+from app.server import dashboard
 from tests.browser.conftest import CHROMIUM, QUIET, Watched
 
 WIDTH, SCALE = 1400, 1.5

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app import inside
+from app.export import inside
 from tests.browser.conftest import Watched
 
 pytestmark = pytest.mark.browser

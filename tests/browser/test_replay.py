@@ -58,6 +58,19 @@ def test_keys_step_and_play(tab: Watched, pair: tuple[str, str]) -> None:
     page.get_by_role("button", name="Play").wait_for()
 
 
+def test_play_on_a_slow_machine_keeps_the_page_whole(tab: Watched, pair: tuple[str, str]) -> None:
+    """The browser takes in an answer later than the next step is due; that once cost the page parts of itself ("Bad delta path index")."""
+    page = _ready(tab, "/replay?run=pair-0&update=1", 6)
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 10})
+    for _ in range(2):
+        page.keyboard.press("p")
+        page.get_by_text("update 12, iteration 2").wait_for(timeout=60_000)
+        page.get_by_role("button", name="Play").wait_for()
+    for key in ("chart-reward_curve", "chart-heat-policy", "chart-paths"):
+        assert page.locator(f".st-key-{key} .js-plotly-plot").count() == 1
+    assert page.get_by_text("This update").is_visible()
+
+
 def test_a_click_on_a_path_leads_to_its_moment(tab: Watched, pair: tuple[str, str]) -> None:
     page = _ready(tab, "/replay?run=pair-0&update=1", 6)
     chart = page.locator(".st-key-chart-paths .js-plotly-plot")

@@ -1,0 +1,164 @@
+"""What a comparison found, in Streamlit's words: what is claimed, the figures, and the tables with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from analysis.comparison import JUDGES, Comparison
+from app.commands import comparison
+from app.commands.progress import duration
+from app.compare.standings import Entry
+from app.parts import widgets
+from app.reading.recorded import Recorded
+from interplay.errors import InterplayError
+
+_SIGNED, _PERCENT, _GIB = "%+.3f", "%.0f %%", 2**30
+
+
+def show(entry: Entry, judge: str, x: str) -> None:
+    """What is claimed, the figures and the tables of the finished rows."""
+    runs = entry.recordings()
+    if not runs:
+        widgets.nothing("No row is finished yet: the first numbers come with the first finished row.")
+        return
+    try:
+        numbers = widgets.sources(runs).comparison
+    except (ValueError, InterplayError) as reason:
+        widgets.nothing(f"No numbers: {reason}.")
+        return
+    _claims(entry, numbers)
+    _figures(runs, [("arms", {"judge": judge}), ("arm_differences", {"judge": judge})])
+    _figures(runs, [("method_curves", {"judge": judge, "x": x}), ("frontier", {"judge": judge, "by": "method"})])
+    _scores(numbers)
+    _differences(numbers, judge)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        _figure("memory_reward", runs, {"judge": judge})
+    with right:
+        _costs(numbers)
+
+
+def _figures(runs: Sequence[Recorded], chosen: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Side by side."""
+    for place, (name, settings) in zip(st.columns(len(chosen), gap="medium"), chosen, strict=True):
+        with place:
+            _figure(name, runs, settings)
+
+
+def _figure(name: str, runs: Sequence[Recorded], settings: Mapping[str, Any]) -> None:
+    with st.container(border=True, height="stretch"):
+        widgets.figure(name, runs, f"compare-{name}", height=340, brief=True, **settings)
+
+
+def _claims(entry: Entry, numbers: Comparison) -> None:
+    """The sentences of the printed table, and its notes that speak of all rows."""
+    lines = comparison.claims(numbers)
+    with st.container(border=True, gap="xsmall"):
+        for line in lines or ["One method has finished rows so far: nothing is compared yet."]:
+            st.text(line)
+    told = {row["warning"] for row in numbers.differences}
+    for line in [line for line in numbers.warnings if line not in told]:
+        st.caption(f":material/warning: {widgets.escape(line)}")
+    if len({str(sorted(row.machine.items())) for row in entry.arms if row.state == "finished"}) > 1:
+        st.caption(":material/warning: these rows were computed on more than one kind of machine: their times do not compare")
+
+
+def _scores(numbers: Comparison) -> None:
+    st.markdown("**Change on held-out prompts**")
+    reach = f"at KL {numbers.matched_kl:.2f}" if numbers.matched_kl == numbers.matched_kl else "at equal KL"
+    config = {name: st.column_config.NumberColumn(format=_SIGNED) for judge in JUDGES for name in (judge, f"{judge} IQM", f"{judge} {reach}")}
+    shares = {"alarm": st.column_config.NumberColumn(help="held-out scorings in which the text repeated itself or collapsed", format=_PERCENT)}
+    about = {
+        "KL": st.column_config.NumberColumn(help="nats from the reference at the end, mean over held-out completions", format="%.2f"),
+        "tokens": st.column_config.NumberColumn(help="mean length of a held-out completion", format="%.1f"),
+        "finished": st.column_config.NumberColumn(help="held-out completions that ended by themselves", format=_PERCENT),
+    }
+    frame = pd.DataFrame([_score_line(row, reach) for row in numbers.methods])
+    st.dataframe(
+        frame if (frame["alarm"] > 0).any() else frame.drop(columns="alarm"),
+        column_config=config | shares | about,
+        hide_index=True,
+        width="stretch",
+        placeholder="not reached",
+        alt="Held-out change of each method with its interval",
+    )
+    st.caption(
+        "proxy: score of frozen reward model 0, in standard deviations before training; gold: the task's own score. Intervals: 95 %, Student's t over seeds. "
+        "IQM: mean of the middle half of the seeds. At equal KL: the change where a method's path first reaches the smallest final KL of the methods."
+    )
+
+
+def _score_line(row: Mapping[str, Any], reach: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"method": _named(row), "seeds": len(row["seeds"])}
+    for judge in reversed(JUDGES):
+        told = row[judge]
+        found |= {judge: told["mean"], f"{judge} 95 %": comparison.interval(told["student"]), f"{judge} IQM": told["iqm"]}
+    equal = {f"{judge} {reach}": row["at_equal_kl"][judge] for judge in reversed(JUDGES)}
+    return {**found, "KL": row["kl"], **equal, "finished": 100 * row["finished"], "alarm": 100 * row["alarm"], "tokens": row["length"]}
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return str(row["method"]) + (" (control)" if row["control"] else "")
+
+
+def _differences(numbers: Comparison, judge: str) -> None:
+    rows = [row for row in numbers.differences if row["judge"] == judge]
+    if not rows:
+        return
+    st.markdown(f"**Paired differences in {judge}: same seeds, same prompts**")
+    config = {
+        "mean": st.column_config.NumberColumn(format=_SIGNED),
+        "verdict": st.column_config.TextColumn(help="more or less: the interval leaves out zero; not shown: it holds zero"),
+        "80 % power": st.column_config.NumberColumn(format="%.3f", help="the smallest true difference that so many seeds find in 80 % of repetitions"),
+        "too few seeds": st.column_config.TextColumn(width="large"),
+    }
+    st.dataframe(pd.DataFrame(map(_difference_line, rows)), column_config=config, hide_index=True, width="stretch", placeholder="", alt="Paired differences")
+
+
+def _difference_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "difference": f"{row['method']} - {row['minus']}",
+        "seeds": row["seeds"],
+        "mean": row["mean"],
+        "95 %": comparison.interval(row["student"]),
+        "verdict": comparison.verdict(row),
+        "80 % power": row["detectable"],
+        "too few seeds": str(row["warning"] or "").partition(": ")[2],
+    }
+
+
+def _costs(numbers: Comparison) -> None:
+    st.markdown("**Cost of a run, mean over seeds**")
+    config = {name: st.column_config.NumberColumn(format="localized") for name in ("forwards", "tokens")}
+    st.dataframe(
+        pd.DataFrame([_cost_line(row) for row in numbers.methods]),
+        column_config=config | {"memory, GiB": st.column_config.NumberColumn(format="%.2f", help="most memory of the process; on a GPU, most allocated there")},
+        hide_index=True,
+        width="stretch",
+        placeholder="never",
+        alt="What a run of each method costs",
+    )
+    first = numbers.methods[0]["method"]
+    st.caption(
+        widgets.escape(
+            f"Time to {first}'s score: until an evaluation reaches the change that {first} ends with, median over seeds; never where that is no gain."
+        )
+    )
+
+
+def _cost_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    times = {f"to first's {judge}": _duration(row["seconds_to_first_method"][judge]) for judge in reversed(JUDGES)}
+    spent = {"forwards": _whole(row["forwards"]), "tokens": _whole(row["tokens"]), "time": _duration(row["seconds"])}
+    return {"method": _named(row), **spent, "memory, GiB": row["peak_memory"] / _GIB, **times}
+
+
+def _whole(value: float) -> int | None:
+    return round(value) if value == value else None
+
+
+def _duration(seconds: float) -> str | None:
+    return duration(seconds) if seconds == seconds else None

@@ -1,0 +1,1 @@
+"""Figures as files, and what the page Export is built of."""

@@ -1,0 +1,1 @@
+"""Jobs: detached processes of the command line, queued, watched and stopped."""

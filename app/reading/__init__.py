@@ -1,0 +1,1 @@
+"""Runs on disk as pages and commands ask for them."""

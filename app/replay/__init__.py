@@ -1,0 +1,1 @@
+"""What the page Replay is built of."""

@@ -1,0 +1,1 @@
+"""The server: how it starts, what it refuses, how it looks."""
