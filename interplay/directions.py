@@ -26,7 +26,7 @@ from torch import Tensor
 
 from interplay import noise
 from interplay.errors import ConfigError
-from interplay.kernels import Noise, Segments, combine, moments
+from interplay.kernels import Noise, Segments, alone, combine, moments
 
 #: mode -> (alpha counts, noise is projected off v, p is projected off v too, v is a wrong one)
 MODES: dict[str, tuple[bool, bool, bool, bool]] = {
@@ -126,7 +126,7 @@ class Direction:
         part = slice(start, start + size)
         p_N, v_N = (None if x is None else x[part] for x in self.vectors)
         own = Noise(self.noise.keys_S2[s : s + 1], self.noise.kind)
-        combine(out_N, self.space.theta_N[part], Segments.of([size]), own, (p_N, v_N), scale * self.scalars_S3[s : s + 1])
+        combine(out_N, self.space.theta_N[part], alone(size), own, (p_N, v_N), scale * self.scalars_S3[s : s + 1])
 
     def dense(self) -> Tensor:
         """z as a flat vector."""

@@ -12,6 +12,7 @@ function exists twice, for CPUs (numba, all chunks in parallel) and for any devi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interplay import noise
+from interplay import lanes, noise
 
 CHUNK = 32 * noise.BLOCK
 ALIGN = 16  # floats: tensors start at multiples of 64 bytes, where matrix products are fastest and always round alike
@@ -54,6 +55,12 @@ class Segments:
         return found_SX
 
 
+@lru_cache(maxsize=1024)
+def alone(size: int) -> Segments:
+    """One tensor; a probe of all parameters asks for each of them twice."""
+    return Segments.of([size])
+
+
 @dataclass(frozen=True)
 class Noise:
     """Which noise: a key for each tensor, and its kind."""
@@ -67,6 +74,8 @@ class Noise:
 
 def moments(segments: Segments, of: Noise, p_N: Tensor | None, v_N: Tensor | None, like: Tensor) -> np.ndarray:
     """n.n, n.v and n.p of every tensor, S x 3, float64; `like` tells the device."""
+    if of.kind == "rademacher" and p_N is None and v_N is None:  # signs need not be made to be counted
+        return np.stack([segments.sizes_S.astype(float), *np.zeros((2, len(segments.sizes_S)))], axis=1)
     if like.device.type == "cpu":
         noise.match_threads()
         out_CX = np.zeros((len(segments.chunks_C3), 3))
@@ -129,11 +138,24 @@ def _add_three(out: Any, base: Any, n: Any, c: Any, p: Any, a: Any, v: Any, k: A
         out[i] = base[i] + (a * p[i] + c * n[i] - k * v[i])
 
 
+@noise.jit
+def _add_signs(out: Any, base: Any, first: int, key0: Any, key1: Any, c: Any) -> None:
+    """Without a buffer between: made in registers, word by word from word `first` on."""
+    whole = len(out) // noise.GROUP
+    for w in range(whole):
+        lanes.add_signs(out, base, noise.GROUP * w, noise.hash32(np.uint32(first + w), key0, key1), c)
+    for i in range(noise.GROUP * whole, len(out)):
+        out[i] = base[i] + c * noise.sign(noise.hash32(np.uint32(first + whole), key0, key1), i % noise.GROUP)
+
+
 @noise.jit(parallel=True)
 def _combine(out: Any, base: Any, chunks: Any, starts: Any, keys: Any, signs: bool, quantiles: Any, p: Any, v: Any, scalars: Any) -> None:
     for place in numba.prange(len(chunks)):
         s, begin, end = chunks[place]
         alpha, c, k = scalars[s]
+        if signs and not len(p) and not len(v):
+            _add_signs(out[begin:end], base[begin:end], (begin - starts[s]) // noise.GROUP, keys[s, 0], keys[s, 1], c)
+            continue
         made = np.zeros(noise.BLOCK, np.float32)
         for low in range(begin, end, noise.BLOCK):
             high = min(low + noise.BLOCK, end)
@@ -166,7 +188,7 @@ def _moments(out: Any, chunks: Any, starts: Any, keys: Any, signs: bool, quantil
         for low in range(begin, end, noise.BLOCK):
             count = min(noise.BLOCK, end - low)
             noise.block(n, count, keys[s, 0], keys[s, 1], low - starts[s], signs, quantiles)
-            out[place, 0] += _dot(n, n, count)
+            out[place, 0] += count if signs else _dot(n, n, count)
             if len(v):
                 out[place, 1] += _dot(n, v[low:], count)
             if len(p):

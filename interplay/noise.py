@@ -26,6 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interplay import lanes
+
 Kind = Literal["gaussian", "rademacher"]
 KINDS: tuple[Kind, ...] = ("gaussian", "rademacher")
 ENTRIES = 65_536
@@ -96,16 +98,21 @@ def hash32(word: np.uint32, key0: np.uint32, key1: np.uint32) -> np.uint32:
     return np.uint32(h ^ (h >> np.uint32(16)))
 
 
+@jit(inline="always")
+def sign(word: np.uint32, bit: int) -> np.float32:
+    return np.float32(1.0) - np.float32(2.0) * np.float32((word >> np.uint32(bit)) & np.uint32(1))
+
+
 @jit
 def block(out: np.ndarray, count: int, key0: np.uint32, key1: np.uint32, start: int, signs: bool, quantiles: np.ndarray) -> None:
     """`count` elements from `start` on, which is the first of a word, into the head of `out`."""
-    if signs:
-        for w in range((count + 31) // 32):
-            h = hash32(np.uint32(start // 32 + w), key0, key1)
-            for bit in range(min(32, count - 32 * w)):
-                out[32 * w + bit] = np.float32(1.0) - np.float32(2.0) * np.float32((h >> np.uint32(bit)) & np.uint32(1))
-        return
     whole = count // 32
+    if signs:
+        for w in range(whole):
+            lanes.spread(out, 32 * w, hash32(np.uint32(start // 32 + w), key0, key1))
+        for place in range(32 * whole, count):
+            out[place] = sign(hash32(np.uint32(start // 32 + whole), key0, key1), place % 32)
+        return
     for g in range(whole):
         for lane in range(16):
             h = hash32(np.uint32(start // 2 + 16 * g + lane), key0, key1)

@@ -161,6 +161,20 @@ def test_adding_scales_z_in_place_or_elsewhere_and_tensor_by_tensor() -> None:
 # --- what follows from it (ZOPrO's properties) -----------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", noise.KINDS)
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 64, 2047, 2049, kernels.CHUNK - 1, kernels.CHUNK + 32, kernels.CHUNK + 65])
+def test_blind_noise_of_any_length_is_added_where_it_belongs_and_nowhere_else(kind: noise.Kind, size: int) -> None:
+    space = space_of({"before": (3,), "it": (size,), "after": (5,)})
+    z, expected = isotropic(space, 9, 2, kind), drawn(space, 9, 2, kind)
+    out_N = torch.full_like(space.theta_N, 7.0)
+    z.add(-0.3, space.theta_N, out_N)
+    for name, base in pieces(space, space.theta_N).items():
+        wanted = base.astype(np.float64) + np.float64(np.float32(-0.3)) * expected[name]
+        np.testing.assert_allclose(pieces(space, out_N)[name], wanted, rtol=1e-6, atol=2e-7)
+    written = sum(len(x) for x in pieces(space, out_N).values())
+    assert int((out_N == 7.0).sum()) == len(out_N) - written, "the gaps between tensors stay as they are"
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.9, 0.999])
 def test_in_many_dimensions_z_is_as_long_as_p_and_at_the_angle_of_alpha(alpha: float) -> None:
     shapes = {"w": (500, 400)}

@@ -163,7 +163,7 @@ def test_who_was_asked_to_stop_is_killed_by_the_next_server(jobs: Jobs) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "stop_asked": "2026-01-01T00:00:00+00:00"}))
     later.list()
     until(lambda: jobs.get(job.id).state == "stopped")
-    until(lambda: jobs.get(job.id) and not psutil.pid_exists(job.pid), what="its end was not collected")  # the look that finds it dead may not be the one that collects it
+    until(lambda: jobs.get(job.id) and not psutil.pid_exists(job.pid))  # the look that finds it dead may not be the one that collects it
 
 
 def test_ended_children_leave_no_zombie(jobs: Jobs) -> None:
