@@ -8,6 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from app.parts import canvas
+
 #: Two paths that part and come close again. Drawn here, because Streamlit fetches icon names and emoji from the network.
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="none" stroke-width="4" stroke-linecap="round">'
@@ -34,6 +36,7 @@ def run() -> None:
         st.Page(_PAGES / "export.py", title="Export", icon=":material/ios_share:", url_path="export"),
     ]
     page = st.navigation(pages, position="top")
+    canvas.ready()
     page.run()
     _spare(page.title)
 

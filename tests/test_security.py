@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import http.client
 import json
 import os
@@ -18,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import plotly
 import psutil
 import pytest
 
-from app.server import dashboard, guard, theme
+from app.server import dashboard, guard, library, theme
 from tests.fabricate import Fabricated
 
 pytestmark = pytest.mark.slow
@@ -46,7 +48,6 @@ FOREIGN_ORIGINS = [
     "null",
     "",
 ]
-COMPONENT = "/component/app.parts.canvas.plotly_js/"
 OUTSIDE = [
     "../../../../../../../../etc/passwd",
     "..%2f..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
@@ -232,16 +233,8 @@ def test_its_own_page_opens_a_socket(server: Server, host: str) -> None:
 # --- where paths lead ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def _charts(server: Server) -> None:
-    """The folder of the charts' script is served once a page with a chart was open."""
-    server.visit("replay")
-    assert server.get(COMPONENT + "plotly.min.js")[0] == 200
-
-
-@pytest.mark.parametrize("start", [COMPONENT, "/component/", "/static/", "/media/", "/_stcore/bidi-components/interplay_canvas/", "/app/static/", "/"])
+@pytest.mark.parametrize("start", ["/component/", "/static/", "/media/", "/_stcore/bidi-components/interplay_canvas/", "/app/static/", "/"])
 @pytest.mark.parametrize("path", OUTSIDE)
-@pytest.mark.usefixtures("_charts")
 def test_no_path_leads_outside(server: Server, start: str, path: str) -> None:
     status, headers, body = server.get(start + path)
     assert b"root:" not in body
@@ -289,6 +282,17 @@ def test_every_answer_keeps_the_browser_here(server: Server, path: str) -> None:
     assert headers["referrer-policy"] == "no-referrer"
     assert "access-control-allow-origin" not in headers
     assert "python" not in headers.get("server", "").lower()
+
+
+def test_charts_have_their_library_from_here_packed_or_not(server: Server) -> None:
+    file = (Path(plotly.__file__).with_name("package_data") / "plotly.min.js").read_bytes()
+    for path, early in (("/", True), ("/replay", True), (library.ADDRESS, False), ("/_stcore/health", False)):
+        assert (f"<{library.ADDRESS}>" in server.get(path)[1].get("link", "")) is early, path
+    for asked, unpacked in (("gzip, br", gzip.decompress), ("identity", bytes)):
+        status, headers, body = server.get(library.ADDRESS, **{"Accept-Encoding": asked})
+        assert (status, headers["content-type"].split(";")[0]) == (200, "text/javascript")
+        assert unpacked(body) == file
+    assert server.status(f"GET {library.ADDRESS} HTTP/1.1\nHost: evil.example") == 403
 
 
 def test_no_one_else_is_told_anything(server: Server, trap: Trap) -> None:

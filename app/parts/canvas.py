@@ -11,31 +11,43 @@ charts stay as they are, and a step costs some numbers.
 
 from __future__ import annotations
 
-import functools
 import html
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import plotly
 import plotly.graph_objects as go
 import streamlit as st
-from streamlit.components import v1
 
-_PLOTLY_FOLDER = Path(plotly.__file__).with_name("package_data")
+from app.server import library
+
 _HTML = '<div class="interplay-canvas" style="width:100%"></div>'
-_JS = """
+_LIBRARY = """
 const library = (source) => (window.interplayPlotly ??= new Promise((done, fail) => {
-  if (window.Plotly) return done(window.Plotly);
+  if (window.Plotly) return done();
   const script = document.createElement("script");
   script.src = source;
-  script.onload = () => done(window.Plotly);
+  script.onload = () => done();
   script.onerror = () => fail(new Error("plotly.js could not be loaded from " + source));
   document.head.append(script);
 }));
+"""
+_READY = (
+    _LIBRARY
+    + """
+export default function ({ data }) {
+  const idle = window.requestIdleCallback ?? setTimeout;
+  idle(() => library(data.source));
+}
+"""
+)
+_JS = (
+    _LIBRARY
+    + """
+// One chart after the other, with a breath between: the first is on screen while the last is still being drawn.
+const inTurn = () => (window.interplayTurn = (window.interplayTurn ?? Promise.resolve()).then(() => new Promise((done) => setTimeout(done))));
 
 function inColours(layout, element) {
   const style = getComputedStyle(element);
@@ -155,8 +167,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const state = getComputedStyle(parentElement).getPropertyValue("--st-text-color") + data.figure;
   if (element.drawn !== state) {
     element.drawn = state;
-    library(data.source).then((Plotly) => {
-      if (element.isConnected && element.drawn === state) draw(Plotly, element, data);
+    library(data.source).then(inTurn).then(() => {
+      if (element.isConnected && element.drawn === state) draw(window.Plotly, element, data);
     });
   }
   return () => {
@@ -168,6 +180,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
   };
 }
 """
+)
+#: What takes no place on the page, not even the gap between two elements.
+_NOWHERE = ".st-key-canvas-ready { position: absolute; }"
 _FOLLOW = """
 export default function ({ data }) {
   if (data.said < (window.interplaySaid ?? 0)) return; // another part of the page has said something since
@@ -222,7 +237,7 @@ def hang(made: Picture, key: str, config: dict[str, Any], *, follows: bool = Fal
         "config": json.loads(json.dumps(config)),
         "height": made.height,
         "alt": made.alt,
-        "source": _library(),
+        "source": library.ADDRESS,
         "name": key,
         "follows": follows,
         "clicks": clicked is not None,
@@ -231,10 +246,10 @@ def hang(made: Picture, key: str, config: dict[str, Any], *, follows: bool = Fal
     mount(data=data, key=key, height="content", width="stretch", on_point_change=(lambda: _tell(key, clicked)) if clicked else None)
 
 
-@functools.lru_cache(maxsize=1)
-def _library() -> str:
-    """Where this server serves plotly.js; told once, since looking up who asks takes a millisecond."""
-    return f"/component/{v1.declare_component('plotly_js', path=str(_PLOTLY_FOLDER)).name}/plotly.min.js"
+def ready() -> None:
+    """Have the browser load plotly.js while the server is still making what it will draw: with the first chart it would be waited for."""
+    mount = st.components.v2.component("interplay_ready", html="<span hidden></span>", css=_NOWHERE, js=_READY, isolate_styles=False)
+    mount(data={"source": library.ADDRESS}, key="canvas-ready", height="content", width="content")
 
 
 def _tell(key: str, clicked: Callable[[Mapping[str, Any]], None]) -> None:

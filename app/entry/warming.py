@@ -1,0 +1,47 @@
+"""What the first visitor would wait for, done while the server starts and a browser opens: libraries are imported and one chart is drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import threading
+
+from app.server import library
+
+#: All that pages import and that takes long.
+LIBRARIES = ("app.parts.widgets", "app.replay.replaying", "app.runs.listing", "app.train.launch", "app.interplay.cards", "app.compare.findings")
+
+
+@functools.cache
+def begin() -> threading.Thread:
+    """Start once for each server; a server that ends does not wait for it."""
+    thread = threading.Thread(target=_try, name="warming", daemon=True)
+    thread.start()
+    return thread
+
+
+def wait() -> None:
+    """Until it is done: two threads that import the same libraries get into each other's way."""
+    begin().join()
+
+
+def _try() -> None:
+    with contextlib.suppress(Exception):  # what fails here fails again on the page that needs it, and is told there
+        warm()
+
+
+def warm() -> None:
+    """Import, draw, and pack the browser's own library."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    _draw()
+    library.packed()
+
+
+def _draw() -> None:
+    """plotly learns what a figure may hold when the first one is made."""
+    import plotly.graph_objects as go
+
+    made = go.Figure([go.Scatter(x=[0.0], y=[0.0]), go.Heatmap(z=[[0.0]]), go.Bar(x=[0.0], y=[0.0])])
+    made.update_layout(height=100, xaxis={"title": {"text": ""}}, legend={"orientation": "h"}, template="plotly_white").to_json()

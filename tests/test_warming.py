@@ -1,0 +1,43 @@
+"""What a server does before its first visitor: everything that pages import is there, and a fault leaves the pages to tell it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from app.entry import warming
+
+#: Prints the packages that a page still has to load when the server is warm. Export alone needs matplotlib, which the other pages should not wait for.
+LEFT = """
+import ast, importlib, sys
+from pathlib import Path
+from app.entry import warming
+
+warming.warm()
+known = set(sys.modules)
+for page in set(Path("app/pages").glob("*.py")) - {Path("app/pages/export.py")}:
+    for node in ast.walk(ast.parse(page.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                try:
+                    importlib.import_module(name)
+                except ModuleNotFoundError:
+                    pass
+own = {"app", "analysis", "interplay", *sys.stdlib_module_names}
+print(sorted({name.partition(".")[0] for name in set(sys.modules) - known} - own))
+"""
+
+
+def test_no_page_waits_for_a_library() -> None:
+    found = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=True).stdout
+    assert found.split("\n")[0] == "[]"
+
+
+def test_a_library_that_is_missing_is_told_by_the_page_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming, "LIBRARIES", ("no.such.library",))
+    monkeypatch.setattr(warming, "begin", warming.begin.__wrapped__)
+    warming.wait()
+    with pytest.raises(ModuleNotFoundError):
+        warming.warm()
