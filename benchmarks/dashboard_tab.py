@@ -22,7 +22,7 @@ CHART = ".js-plotly-plot:has(.main-svg)"  # a chart has several of these picture
 @contextmanager
 def served(root: Path) -> Iterator[tuple[str, psutil.Process]]:
     """A dashboard of its own; its address and its process."""
-    port = dashboard.choose_port(None)
+    port = dashboard.any_port()
     process = Popen(dashboard.command("127.0.0.1", port), env=dashboard.environment([root]), stdout=DEVNULL, stderr=DEVNULL)
     try:
         if not dashboard.wait_until_up(f"http://127.0.0.1:{port}", 60):

@@ -151,7 +151,7 @@ def trap() -> Iterator[Trap]:
 
 def _start(root: Path, trap: Trap, address: str, **environment: str) -> Server:
     Fabricated(root / "finished", layers=2, k=8, updates_each=4).whole()
-    port = dashboard.choose_port(None, address)
+    port = dashboard.any_port(address)
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"), f"http://127.0.0.1:{trap.port}")
     env = {**dashboard.environment([root]), **proxies, "no_proxy": "", "NO_PROXY": "", **environment}
     process = subprocess.Popen(dashboard.command(address, port), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=root.parent)
@@ -410,7 +410,7 @@ def test_what_counts_as_elsewhere(address: str | None, marked: bool, monkeypatch
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_ends_quietly_and_takes_its_server_with_it(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C and a closed terminal reach the whole group of the command."""
-    port = dashboard.choose_port(None)
+    port = dashboard.any_port()
     words = [sys.executable, "-m", "app.cli", "dash", "--runs", str(tmp_path / "runs"), "--port", str(port)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     assert dashboard.wait_until_up(f"http://127.0.0.1:{port}", 120)

@@ -87,7 +87,7 @@ def choose_port(port: int | None, address: str = "127.0.0.1") -> int:
         if not _free(port, address):
             raise ConfigError(f"--port is {port}, which is taken on {address}; choose another, or leave --port out to get a free one")
         return port
-    return DEFAULT_PORT if _free(DEFAULT_PORT, address) else _any_port(address)
+    return DEFAULT_PORT if _free(DEFAULT_PORT, address) else any_port(address)
 
 
 def wait_until_up(url: str, seconds: float = 30.0) -> bool:
@@ -127,7 +127,8 @@ def _free(port: int, address: str) -> bool:
     return True
 
 
-def _any_port(address: str) -> int:
+def any_port(address: str = "127.0.0.1") -> int:
+    """A port that nobody listens on; another one for each who asks at the same time."""
     with socket.socket(_family(address)) as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])

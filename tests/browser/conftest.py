@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(runs: Path) -> Iterator[str]:
-    port = dashboard.choose_port(None)
+    port = dashboard.any_port()
     process = subprocess.Popen(
         dashboard.command("127.0.0.1", port), env=dashboard.environment([runs]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=runs.parent
     )
@@ -161,7 +161,7 @@ class Workshop:
         return self.runs.parent / "server.log"
 
     def begin(self) -> None:
-        port = dashboard.choose_port(None)
+        port = dashboard.any_port()
         environment = {**dashboard.environment([self.runs]), "XDG_STATE_HOME": str(self.runs.parent / "state")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

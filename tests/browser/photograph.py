@@ -37,7 +37,7 @@ DRAWN = "count => document.querySelectorAll('.js-plotly-plot .main-svg').length 
 @contextmanager
 def served(place: Path, folders: list[Path]) -> Iterator[str]:
     """A dashboard of its own over these folders, started in `place`, so that pictures show no longer paths than a user sees; its address."""
-    port = dashboard.choose_port(None)
+    port = dashboard.any_port()
     process = Popen(dashboard.command("127.0.0.1", port), env=dashboard.environment(folders), cwd=place, stdout=DEVNULL, stderr=DEVNULL)
     try:
         if not dashboard.wait_until_up(f"http://127.0.0.1:{port}", 60):
