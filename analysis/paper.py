@@ -132,7 +132,7 @@ def _height(spec: FigureSpec, inches: float) -> float:
 
 
 def _series(spec: FigureSpec, mark: Mark) -> Iterator[tuple[tuple[str, Any, str, str], str, pd.DataFrame]]:
-    order = list(dict.fromkeys(spec.data["series"]))
+    order = spec.data["series"].unique().tolist()
     for name, rows in spec.rows(mark).groupby("series", sort=False):
         yield _STYLES[style(name, order)], plain(name), rows
 

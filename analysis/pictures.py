@@ -57,7 +57,7 @@ def trajectories(
         axes[0],
         axes[1],
         f"{what}{words} {_LEFT_OUT}",
-        f"Paths of {' and '.join(dict.fromkeys(data['series']))} through weight space, {updates} updates in all",
+        f"Paths of {' and '.join(data['series'].unique())} through weight space, {updates} updates in all",
         updates,
         tuple(dict.fromkeys(path.run for path in paths)),
         z=axes[2] if components > 2 else None,

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from app.reading.loading import Feed
 from benchmarks import dashboard_runs
 from benchmarks.dashboard_runs import LARGE, METHODS, RUNS, small
 from benchmarks.dashboard_tab import Tab, chromium, served, timed
@@ -37,7 +38,7 @@ from tests.fabricate import Fabricated
 
 #: Seconds that are wanted at most, by measure.
 GOALS = {"cold open": 3.0, "page": 1.0, "choice": 0.5, "replay step": 0.15, "in the browser": 0.15, "live point": 3.0}
-#: Megabytes of a page, of its largest message (a chart), and what the server may grow in a minute and still be called flat.
+#: Megabytes of a page, of its largest message (a chart), and what the server may grow in a minute beside a live run's own rows and still be called flat.
 PAGE, MESSAGE, FLAT = 5.0, 2.0, 1.0
 PAGES = ("Runs", "Replay", "Interplay", "Train", "Compare", "Export")
 #: Charts of the Replay page of a run with two roles.
@@ -279,20 +280,32 @@ def _until_seen(tab: Tab, made: Fabricated) -> float:
 
 
 def _memory(made: Fabricated, process: psutil.Process, minutes: float) -> Found:
-    """Megabytes of the server while the run grows by an update each second: the slope after the first third."""
+    """Megabytes of the server while the run grows by an update each second: the slope after the first third, and what its rows take of that."""
     begin, seen = time.monotonic(), []
+    feed = Feed(made.path)
     while (gone := time.monotonic() - begin) < minutes * 60:
         made.step("policy", 1, 1)
         made.store.flush()
-        seen.append((gone / 60, process.memory_info().rss / 1e6))
+        seen.append((gone / 60, process.memory_info().rss / 1e6, _rows(feed)))
         time.sleep(1.0)
     late = [one for one in seen if one[0] > minutes / 3]
     if len(late) < 3:
         return {"minutes": minutes}
-    slope = float(np.polyfit(*zip(*late, strict=True), 1)[0])
-    mark = "" if slope <= FLAT else "  above its goal"
-    print(f"{'server memory, live run polled':<48} {slope:+.2f} MB per minute over {minutes:g} minutes   (goal {FLAT:g}){mark}", flush=True)
-    return {"minutes": minutes, "megabytes_begin": seen[0][1], "megabytes_end": seen[-1][1], "megabytes_per_minute": slope}
+    at, *columns = zip(*late, strict=True)
+    slope, rows = (float(np.polyfit(at, column, 1)[0]) for column in columns)
+    mark = "" if slope - rows <= FLAT else "  above its goal"
+    label = f"{slope:+.2f} MB per minute over {minutes:g} minutes, {rows:.2f} of them the run's own new rows   (goal: at most {FLAT:g} beside those)"
+    print(f"{'server memory, live run polled':<48} {label}{mark}", flush=True)
+    ends = {"megabytes_begin": seen[0][1], "megabytes_end": seen[-1][1]}
+    return {"minutes": minutes, **ends, "megabytes_per_minute": slope, "megabytes_per_minute_of_rows": rows}
+
+
+def _rows(feed: Feed) -> float:
+    """Megabytes of a run's rows as a page holds them: Arrow tables, paths and frames."""
+    feed.refresh()
+    frames = [feed.frame(stream).memory_usage(deep=True).sum() for stream in feed.tables]
+    feed.trajectories(["policy"])
+    return float((feed.nbytes + sum(frames)) / 1e6)
 
 
 PARTS = {part.__name__: part for part in (cold, pages, choices, steps, hovering, wire, live)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,3 +30,9 @@ def ran(what: Any) -> AppTest:
     app: AppTest = what.run()
     assert not app.exception, [error.message for error in app.exception]
     return app
+
+
+def charts(app: AppTest) -> list[dict[str, Any]]:
+    """What the charts of the page are sent: `name`, `alt` and plotly's JSON as `figure`."""
+    sent = [json.loads(mounted.proto.json) for mounted in app.get("bidi_component")]
+    return [one for one in sent if "figure" in one]

@@ -29,7 +29,7 @@ from interplay.compare import Plan, Row
 from interplay.config import RunConfig
 from interplay.errors import ConfigError, InterplayError
 from tests.fabricate import HOSTILE, Fabricated
-from tests.pages import Show
+from tests.pages import Show, charts
 
 PROJECT = Path(__file__).parents[1]
 SHIPPED = PROJECT / "data" / "recordings"
@@ -414,7 +414,7 @@ def test_a_comparison_opens_with_its_numbers(root: Path, show: Show) -> None:
     assert "Shown in proxy: rloo gains more than dpo (+" in texts(app)
     assert "Not shown, either way: extrapolate against dpo" in texts(app)
     assert "read Student's t beside them" in texts(app)
-    assert len(app.get("bidi_component")) == 5
+    assert len(charts(app)) == 5
     assert button(app, "Stop") is None
     assert any(code.value.startswith("interplay compare --methods dpo,rloo,extrapolate") for code in app.code)
 

@@ -26,7 +26,7 @@ from app.reading import recordings, reported
 from app.reading.loading import RECORDINGS
 from app.reading.recorded import Recorded
 from interplay.store import Runs
-from tests.pages import Show, ran
+from tests.pages import Show, charts, ran
 
 
 @pytest.fixture
@@ -40,8 +40,7 @@ def _texts(app: AppTest) -> str:
 
 def _charts(app: AppTest) -> dict[str, dict[str, Any]]:
     """Figures on the page, the strips of verdicts among them, by their text alternatives."""
-    found = [json.loads(chart.proto.json) for chart in app.get("bidi_component")]
-    return {one["alt"]: json.loads(one["figure"]) for one in found}
+    return {one["alt"]: json.loads(one["figure"]) for one in charts(app)}
 
 
 def _chart(app: AppTest, start: str) -> dict[str, Any]:
