@@ -14,6 +14,7 @@ from analysis.spec import Axis, FigureSpec, Mark
 _METHOD = Axis("method", "", scale="category")
 _MARKS = (Mark("points", "seeds", strong=False), Mark("interval", "mean"))
 _OF = "Dots: seeds. Whiskers: 95 % interval of the mean over {seeds} seeds, Student's t. {more}"
+_OF_ONE = "Dots: seeds. One seed has no interval. {more}"
 
 
 @figure
@@ -61,5 +62,11 @@ def _made(name: str, title: str, dots: pd.DataFrame, means: pd.DataFrame, x: Axi
     data = pd.concat([dots, means], ignore_index=True).reindex(columns=columns)
     data = data.sort_values("method", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
     seeds = int(means["seeds"].max()) if len(means) else 0
-    alt = "; ".join(f"{row['method']} {row['x']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]" for _, row in means.iterrows())
-    return FigureSpec(name, title, data, _MARKS, x, _METHOD, _OF.format(seeds=seeds, more=more), f"{title}: {alt or 'nothing yet'}.", len(dots), tuple(runs))
+    alt = "; ".join(_said(row) for _, row in means.iterrows())
+    caption = (_OF if seeds > 1 else _OF_ONE).format(seeds=seeds, more=more)
+    return FigureSpec(name, title, data, _MARKS, x, _METHOD, caption, f"{title}: {alt or 'nothing yet'}.", len(dots), tuple(runs))
+
+
+def _said(row: pd.Series[Any]) -> str:
+    known = pd.notna(row["low"]) and pd.notna(row["high"])
+    return f"{row['method']} {row['x']:+.2f}" + (f" [{row['low']:+.2f}, {row['high']:+.2f}]" if known else ", one seed")

@@ -146,7 +146,7 @@ def persistent(found: Sequence[Persistence]) -> Verdict:
         "chance": next_one.band,
         "count": next_one.count,
     }
-    size = f"{next_one.value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    size = _size(next_one.value, next_one.interval)
     later = _later(lags, [one.iterations for one in found if np.isfinite(one.iterations.value)])
     if low > NOTICEABLE:
         return Verdict("C2", "yes", f"An update goes on where the last one went: {size}. {later}", **numbers)
@@ -163,7 +163,7 @@ def _later(lags: Sequence[tuple[Estimate, ...]], iterations: Sequence[Estimate])
     if not iterations:
         return f"{words}."
     whole = _pooled(iterations)
-    return f"{words}; whole iterations have {whole.value:+.2f} [{whole.interval[0]:+.2f}, {whole.interval[1]:+.2f}] with the one before."
+    return f"{words}; whole iterations have {_size(whole.value, whole.interval)} with the one before."
 
 
 # --- C3 ------------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def _better(guided: str, methods: Sequence[str], found: comparison.Comparison, j
     blind = next(name for name in gains if _begins(name, BLIND))
     value, ends, seeds = gains[blind]
     numbers: dict[str, Any] = {"of": f"{guided} - {blind}, gain in SD", "value": value, "interval": ends, "count": seeds}
-    sentence = f"Gain on held-out prompts by frozen reward model 0, paired over {seeds} seeds: {told}."
+    sentence = f"Gain on held-out prompts by frozen reward model 0, paired over {_seeds(seeds)}: {told}."
     if all(interval[0] > 0 for _, interval, _ in gains.values()):
         return Verdict("C4", "yes", sentence, **numbers)
     if any(interval[1] < 0 for _, interval, _ in gains.values()):
@@ -240,7 +240,7 @@ def _as_quick(guided: str, methods: Sequence[str], found: comparison.Comparison,
     behind = (-row["mean"], (-row["student"][1], -row["student"][0]))
     ends = _interval(times)
     numbers: dict[str, Any] = {"of": f"time of a run of {guided} over {rival}", "value": float(np.mean(times)), "interval": ends, "count": len(times)}
-    longer = f"{np.mean(times):.2f} times as long [{ends[0]:.2f}, {ends[1]:.2f}]"
+    longer = f"{np.mean(times):.2f} times as long {_ends(ends, '.2f')}"
     sentence = f"With the same updates and samples a run takes {longer} as one of {rival}; gain of {guided} - {rival} {_size(*behind)} SD."
     if behind[1][1] < 0:
         return Verdict("C5", "no", f"{sentence} It does not get as far in that time.", **numbers)
@@ -256,7 +256,7 @@ def _leaner(guided: str, methods: Sequence[str], found: comparison.Comparison) -
         return Verdict("C6", "not enough evidence", f"No run of first order with its peak memory stands beside {guided}.")
     ends = _interval(ratios)
     numbers: dict[str, Any] = {"of": f"peak memory of {guided} over {rival}", "value": float(np.mean(ratios)), "interval": ends, "count": len(ratios)}
-    sentence = f"A run of {guided} needs {np.mean(ratios):.2f} of the memory of {rival} at its peak [{ends[0]:.2f}, {ends[1]:.2f}], {len(ratios)} seeds."
+    sentence = f"A run of {guided} needs {np.mean(ratios):.2f} of the memory of {rival} at its peak {_ends(ends, '.2f')}, {_seeds(len(ratios))}."
     if ends[1] < 1:
         return Verdict("C6", "yes", sentence, **numbers)
     return Verdict("C6", "no" if ends[0] > 1 else "not enough evidence", sentence, **numbers)
@@ -275,4 +275,13 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, flo
 
 
 def _size(value: float, ends: tuple[float, float]) -> str:
-    return f"{value:+.2f} [{ends[0]:+.2f}, {ends[1]:+.2f}]"
+    return f"{value:+.2f} {_ends(ends, '+.2f')}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"
+
+
+def _ends(ends: tuple[float, float], form: str) -> str:
+    """One seed has no interval."""
+    return f"[{ends[0]:{form}}, {ends[1]:{form}}]" if np.isfinite(ends).all() else "(no interval)"

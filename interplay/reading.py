@@ -6,6 +6,7 @@ Takes no lock and writes nothing, so any number of viewers may read while one pr
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import time
@@ -53,7 +54,7 @@ class Status:
         wrong = [name for name, kinds in _STATUS_KINDS.items() if not isinstance(known.get(name, cls.__dataclass_fields__[name].default), kinds)]
         if wrong or not isinstance(known.get("progress", {}), dict):
             raise StoreError(f"{STATUS} is damaged: {(wrong or ['progress'])[0]} does not hold what it should")
-        return cls(**known)
+        return cls(**known | {name: unknown for name, unknown in _TIMES.items() if _no_time(known.get(name))})
 
     def changed(self, state: State | None = None, progress: Mapping[str, Any] | None = None, message: str | None = None, error: str | None = None) -> Status:
         """The same but for what is given; `running` clears the end and the error of an earlier attempt. Raises `StoreError` for a state that there is not."""
@@ -96,6 +97,14 @@ def gone(host: object, pid: object, seen: float) -> bool:
 
 
 _NUMBER = (int, float)
+_TIMES = {"heartbeat": math.nan, "started": None, "ended": None}  # and what stands for one that cannot be
+
+
+def _no_time(value: object) -> bool:
+    """Beyond 30,000 years, or no number at all: nobody wrote that down, and arithmetic with it may fail."""
+    return isinstance(value, _NUMBER) and not abs(value) < 1e12
+
+
 _STATUS_KINDS: dict[str, tuple[type, ...]] = {
     "heartbeat": _NUMBER,
     "started": (*_NUMBER, NoneType),
@@ -233,6 +242,7 @@ class RunSummary:
     progress: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    ended: float | None = None  # seconds since the epoch, as the run wrote it down
 
 
 def summarise(path: Path) -> RunSummary:
@@ -251,6 +261,7 @@ def summarise(path: Path) -> RunSummary:
         status.progress,
         info.config,
         (*_age(info), *status.problems()),
+        status.ended,
     )
 
 

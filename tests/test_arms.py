@@ -31,6 +31,15 @@ def test_dots_are_seeds_and_whiskers_students_interval(found: Comparison, judge:
     assert "3 seeds" in spec.caption
 
 
+def test_one_seed_has_no_interval() -> None:
+    alone = compare(*frames(("rloo", "dpo"), seeds=(0,)), ("rloo", "dpo"), set())
+    for spec in (arms.arms(alone.runs, alone.methods), arms.arm_differences(alone.differences)):
+        assert "nan" not in spec.alt
+        assert spec.alt.count("one seed") == len(spec.rows(spec.marks[1])) > 0
+        assert "One seed has no interval." in spec.caption
+        assert screen.draw(spec).data
+
+
 def test_differences_are_those_of_the_table(found: Comparison) -> None:
     spec = arms.arm_differences(found.differences, judge="gold")
     wanted = [row for row in found.differences if row["judge"] == "gold"]

@@ -641,15 +641,18 @@ def test_comparisons_that_must_stay(compared: Path, tmp_path: Path, monkeypatch:
     assert (compared / "compare-x").is_dir()
 
 
-def test_of_two_comparisons_of_one_name_neither_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_comparisons_of_one_name_are_told_apart_by_their_folders_and_none_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     roots = [tmp_path / owner / "runs" for owner in ("mine", "theirs")]
     monkeypatch.setenv("INTERPLAY_RUNS", os.pathsep.join(map(str, roots)))
     for place in roots:
         compare.settle(compare.plan(RunConfig(), ["rloo", "ppo"], [0], place / "x"))
     for name in ("x", "runs/x"):
-        with pytest.raises(StoreError, match=r"there is no comparison|2 comparisons are called"):
+        with pytest.raises(StoreError, match="there is no comparison"):
             trash.throw_comparison(name, [])
     assert all((place / "x").is_dir() for place in roots)
+    assert {entry.name for entry in standings.entries(roots)} == {"mine/runs/x", "theirs/runs/x"}
+    trash.throw_comparison("theirs/runs/x", [])
+    assert [(place / "x").is_dir() for place in roots] == [True, False]
 
 
 # --- import --------------------------------------------------------------------------------------

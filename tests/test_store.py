@@ -820,6 +820,9 @@ def test_listing_with_broken_folders(root: Path) -> None:
     assert states == {"done": "finished", "broke": "failed", "cut": "interrupted", "live": "running", **broken}
     assert all(found[name].problems for name in broken)
     done = found["done"]
+    assert done.ended is not None
+    assert abs(done.ended - time.time()) < 60
+    assert found["live"].ended is None
     assert (done.method, done.task, done.seed, done.created, done.path) == ("rloo", "chat", 3, info().created, root / "done")
     live.close("finished")
     assert Runs(root / "nowhere").list() == []
@@ -837,7 +840,9 @@ def test_what_says_running_is_believed_only_with_a_heartbeat_and_a_process(root:
     assert said(heartbeat=psutil.Process().create_time() - 3600) == "interrupted"  # its number belongs to a younger process now
     assert said(pid=2**22 + 1, host="another") == "running"
     assert said(pid=2**22 + 1, host="another", heartbeat=time.time() - 61) == "stalled"
-    assert said(heartbeat=float("nan")) == "stalled"
+    for no_time in (float("nan"), float("inf"), -1e300, 10**400):
+        assert said(heartbeat=no_time, ended=no_time) == "stalled"
+        assert next(row.ended for row in Runs(root).list() if row.run == "done") is None
     monkeypatch.setattr("interplay.reading.STALLED_AFTER", 0.1)  # this very process may be younger than a minute
     assert said(heartbeat=time.time() - 0.5) == "stalled"
 

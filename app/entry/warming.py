@@ -32,11 +32,11 @@ def _try() -> None:
 
 
 def warm() -> None:
-    """Import, draw, and pack the browser's own library."""
+    """Pack the browser's own library, which it asks for first; import; draw."""
+    library.packed()
     for name in LIBRARIES:
         importlib.import_module(name)
     _draw()
-    library.packed()
 
 
 def _draw() -> None:

@@ -101,7 +101,9 @@ def run_line(summary: RunSummary, newest: float | None) -> None:
             st.text(f"{summary.method} on {summary.task}, seed {summary.seed}")
         if summary.progress:
             st.text(progress_words(summary.progress))
-        if newest is not None:
+        if summary.ended is not None:
+            st.text(f"ended {ago(time.time() - summary.ended)} ago")
+        elif newest is not None:
             st.text(f"last data {ago(time.time() - newest)} ago")
 
 
