@@ -32,11 +32,11 @@ def _try() -> None:
 
 
 def warm() -> None:
-    """Pack the browser's own library, which it asks for first; import; draw."""
-    library.packed()
+    """Import, draw, and pack the browser's own library, unless a browser has asked for it by then."""
     for name in LIBRARIES:
         importlib.import_module(name)
     _draw()
+    library.packed()
 
 
 def _draw() -> None:
