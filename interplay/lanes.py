@@ -3,7 +3,9 @@
 Bit i of a word is the sign of element i: 0 is +, 1 is -. As a vector of 32 booleans a word chooses
 between two constants, which a CPU does in one or two instructions per register; from a loop over bits
 numba makes a shift, a mask, a conversion and a product for each element, and then noise costs as much as the
-memory that it is added to. LLVM translates both for any CPU.
+memory that it is added to. LLVM translates both for any little-endian CPU.
+
+numba keeps compiled functions by the file they stand in: whoever changes this file removes the caches of `noise.py` and `kernels.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import extending, types
+from numba import errors, extending, types
 
 LANES = 32
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
@@ -25,6 +27,7 @@ _FLOAT_BYTES = 4  # where an element lies is known to that many bytes
 def spread(typingctx: Any, out: Any, i: Any, word: Any) -> Any:
     """out[i : i + 32] = signs of `word`. The 32 elements must exist: nothing is checked."""
     del typingctx, i, word
+    _check(out)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out_N, place, bits = arguments
@@ -39,6 +42,7 @@ def spread(typingctx: Any, out: Any, i: Any, word: Any) -> Any:
 def add_signs(typingctx: Any, out: Any, base: Any, i: Any, word: Any, c: Any) -> Any:
     """out[i : i + 32] = base[i : i + 32] + c * signs of `word`; `out` may be `base`. The 32 elements must exist: nothing is checked."""
     del typingctx, i, word, c
+    _check(out, base)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out_N, base_N, place, bits, size = arguments
@@ -48,6 +52,13 @@ def add_signs(typingctx: Any, out: Any, base: Any, i: Any, word: Any, c: Any) ->
         return context.get_dummy_value()
 
     return types.void(out, base, types.intp, types.uint32, types.float32), codegen
+
+
+def _check(*arrays: Any) -> None:
+    """Addresses are computed, so only one form of array will do. Raises `TypingError` when a function is compiled for another."""
+    for kind in arrays:
+        if not (isinstance(kind, types.Array) and kind.dtype == types.float32 and kind.ndim == 1 and kind.layout == "C"):
+            raise errors.TypingError(f"signs are written to contiguous float32 vectors, not to {kind}")
 
 
 def _chosen(builder: Any, bits: Any, if_one: Any, if_zero: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 from torch import Tensor
 
 from interplay import kernels, noise
@@ -159,6 +160,14 @@ def test_adding_scales_z_in_place_or_elsewhere_and_tensor_by_tensor() -> None:
 
 
 # --- what follows from it (ZOPrO's properties) -----------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", [torch.zeros(200)[::2], torch.zeros(100, dtype=torch.float64)], ids=["strided", "float64"])
+def test_signs_go_into_contiguous_float32_vectors_only(odd: Tensor) -> None:
+    of = isotropic(space_of({"it": (100,)}), 0, 0, "rademacher").noise
+    with pytest.raises(TypingError, match="contiguous float32 vectors"):
+        kernels.combine(odd, odd, kernels.Segments.of([100]), of, (None, None), np.ones((1, 3)))
+    assert not odd.any()
 
 
 @pytest.mark.parametrize("kind", noise.KINDS)

@@ -12,6 +12,8 @@ from app.server import library
 #: All that pages import and that takes long.
 LIBRARIES = ("app.parts.widgets", "app.replay.replaying", "app.runs.listing", "app.train.launch", "app.interplay.cards", "app.compare.findings")
 
+_READY = threading.Event()
+
 
 @functools.cache
 def begin() -> threading.Thread:
@@ -23,20 +25,22 @@ def begin() -> threading.Thread:
 
 def wait() -> None:
     """Until it is done: two threads that import the same libraries get into each other's way."""
-    begin().join()
+    begin()
+    _READY.wait()
 
 
 def _try() -> None:
     with contextlib.suppress(Exception):  # what fails here fails again on the page that needs it, and is told there
         warm()
+    _READY.set()
+    library.packed()  # for browsers; no page waits for it
 
 
 def warm() -> None:
-    """Import, draw, and pack the browser's own library, unless a browser has asked for it by then."""
+    """Import and draw."""
     for name in LIBRARIES:
         importlib.import_module(name)
     _draw()
-    library.packed()
 
 
 def _draw() -> None:

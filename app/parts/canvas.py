@@ -30,7 +30,10 @@ const library = (source) => (window.interplayPlotly ??= new Promise((done, fail)
   const script = document.createElement("script");
   script.src = source;
   script.onload = () => done();
-  script.onerror = () => fail(new Error("plotly.js could not be loaded from " + source));
+  script.onerror = () => {
+    window.interplayPlotly = undefined; // the next chart tries again
+    fail(new Error("plotly.js could not be loaded from " + source));
+  };
   document.head.append(script);
 }));
 """
@@ -39,7 +42,7 @@ _READY = (
     + """
 export default function ({ data }) {
   const idle = window.requestIdleCallback ?? setTimeout;
-  idle(() => library(data.source));
+  idle(() => library(data.source).catch(() => {})); // the chart that needs it says so
 }
 """
 )
@@ -167,9 +170,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const state = getComputedStyle(parentElement).getPropertyValue("--st-text-color") + data.figure;
   if (element.drawn !== state) {
     element.drawn = state;
-    library(data.source).then(inTurn).then(() => {
-      if (element.isConnected && element.drawn === state) draw(window.Plotly, element, data);
-    });
+    element.next = data; // one turn for each chart, however many figures come before it is its turn
+    element.waiting ??= library(data.source)
+      .then(inTurn)
+      .then(() => element.isConnected && draw(window.Plotly, element, element.next))
+      .finally(() => (element.waiting = undefined));
   }
   return () => {
     setTimeout(() => {

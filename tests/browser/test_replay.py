@@ -30,6 +30,7 @@ def _ready(tab: Watched, address: str, count: int) -> Any:
     page = tab.open(address)
     page.wait_for_function(f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {count}", timeout=30_000)
     tab.settle()
+    page.get_by_role("button", name="Play").wait_for()  # charts may stand before the buttons do
     return page
 
 
