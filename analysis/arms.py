@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.figures import figure
 from analysis.scores import CHANGES, named
 from analysis.spec import Axis, FigureSpec, Mark
+from analysis.uncertainty import in_brackets
 
 _METHOD = Axis("method", "", scale="category")
 _MARKS = (Mark("points", "seeds", strong=False), Mark("interval", "mean"))
@@ -62,11 +63,6 @@ def _made(name: str, title: str, dots: pd.DataFrame, means: pd.DataFrame, x: Axi
     data = pd.concat([dots, means], ignore_index=True).reindex(columns=columns)
     data = data.sort_values("method", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
     seeds = int(means["seeds"].max()) if len(means) else 0
-    alt = "; ".join(_said(row) for _, row in means.iterrows())
+    alt = "; ".join(f"{row['method']} {row['x']:+.2f} {in_brackets(row['low'], row['high'])}" for _, row in means.iterrows())
     caption = (_OF_ONE if seeds == 1 else _OF).format(seeds=seeds, more=more)
     return FigureSpec(name, title, data, _MARKS, x, _METHOD, caption, f"{title}: {alt or 'nothing yet'}.", len(dots), tuple(runs))
-
-
-def _said(row: pd.Series[Any]) -> str:
-    known = pd.notna(row["low"]) and pd.notna(row["high"])
-    return f"{row['method']} {row['x']:+.2f}" + (f" [{row['low']:+.2f}, {row['high']:+.2f}]" if known else " (no interval)")

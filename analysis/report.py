@@ -17,7 +17,7 @@ import pandas as pd
 from analysis import comparison, evidence
 from analysis.evidence import Alignment, Estimate, Lead, Persistence, Recording
 from analysis.forecast import FIRST
-from analysis.uncertainty import interval_over_seeds
+from analysis.uncertainty import in_brackets, interval_over_seeds
 
 Answer = Literal["yes", "no", "not enough evidence", "policy leads", "reward model leads", "nobody leads"]
 
@@ -240,7 +240,7 @@ def _as_quick(guided: str, methods: Sequence[str], found: comparison.Comparison,
     behind = (-row["mean"], (-row["student"][1], -row["student"][0]))
     ends = _interval(times)
     numbers: dict[str, Any] = {"of": f"time of a run of {guided} over {rival}", "value": float(np.mean(times)), "interval": ends, "count": len(times)}
-    longer = f"{np.mean(times):.2f} times as long {_ends(ends, '.2f')}"
+    longer = f"{np.mean(times):.2f} times as long {in_brackets(*ends, '.2f')}"
     sentence = f"With the same updates and samples a run takes {longer} as one of {rival}; gain of {guided} - {rival} {_size(*behind)} SD."
     if behind[1][1] < 0:
         return Verdict("C5", "no", f"{sentence} It does not get as far in that time.", **numbers)
@@ -256,7 +256,7 @@ def _leaner(guided: str, methods: Sequence[str], found: comparison.Comparison) -
         return Verdict("C6", "not enough evidence", f"No run of first order with its peak memory stands beside {guided}.")
     ends = _interval(ratios)
     numbers: dict[str, Any] = {"of": f"peak memory of {guided} over {rival}", "value": float(np.mean(ratios)), "interval": ends, "count": len(ratios)}
-    sentence = f"A run of {guided} needs {np.mean(ratios):.2f} of the memory of {rival} at its peak {_ends(ends, '.2f')}, {_seeds(len(ratios))}."
+    sentence = f"A run of {guided} needs {np.mean(ratios):.2f} of the memory of {rival} at its peak {in_brackets(*ends, '.2f')}, {_seeds(len(ratios))}."
     if ends[1] < 1:
         return Verdict("C6", "yes", sentence, **numbers)
     return Verdict("C6", "no" if ends[0] > 1 else "not enough evidence", sentence, **numbers)
@@ -275,13 +275,8 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, flo
 
 
 def _size(value: float, ends: tuple[float, float]) -> str:
-    return f"{value:+.2f} {_ends(ends, '+.2f')}"
+    return f"{value:+.2f} {in_brackets(*ends)}"
 
 
 def _seeds(count: int) -> str:
     return f"{count} seed{'s' if count != 1 else ''}"
-
-
-def _ends(ends: tuple[float, float], form: str) -> str:
-    """One seed has no interval."""
-    return f"[{ends[0]:{form}}, {ends[1]:{form}}]" if np.isfinite(ends).all() else "(no interval)"

@@ -274,6 +274,11 @@ def _doubt(count: int, estimate: float) -> str:
     return "" if expected >= LEAST_COVERAGE else f"{known}: an interval would hold the mean {expected:.1%} of the time instead of {LEVEL:.0%}"
 
 
+def in_brackets(low: float, high: float, form: str = "+.2f") -> str:
+    """`[low, high]`, or that there is none: one seed has no interval."""
+    return f"[{low:{form}}, {high:{form}}]" if np.isfinite([low, high]).all() else "(no interval)"
+
+
 def interval_over_seeds(values_S: npt.ArrayLike) -> Interval:
     """95 % interval of the mean over seeds by Student's t; seeds whose value is not finite are left out. Two seeds at least."""
     values = np.asarray(values_S, dtype=np.float64)

@@ -114,14 +114,8 @@ def entries(roots: Sequence[Path]) -> list[Entry]:
     """The comparisons directly in these folders, or that are one of them, newest first. What leads out of its root is left out."""
     found = [_entry(path) for path in dict.fromkeys(path for root in roots for path in _folders(root))]
     count = Counter(entry.name for entry in found)
-    shown = loading.root_names()
-    named = [replace(entry, name=f"{_of(entry.path.parent, shown)}/{entry.name}") if count[entry.name] > 1 else entry for entry in found]
+    named = [replace(entry, name=f"{loading.folder_of(entry.path)}/{entry.name}") if count[entry.name] > 1 else entry for entry in found]
     return sorted(named, key=lambda entry: entry.created, reverse=True)
-
-
-def _of(folder: Path, shown: Mapping[Path, str]) -> str:
-    """What tells a root from others of its name."""
-    return shown.get(folder.resolve(), folder.name)
 
 
 def roots(home: Path) -> list[Path]:

@@ -192,8 +192,12 @@ def _ends_of(path: Path) -> list[str]:
 
 def source(summary: RunSummary) -> str:
     """What the folder that holds the run is called."""
-    parent = Path(summary.path).parent
-    return root_names().get(parent, parent.name)
+    return folder_of(Path(summary.path))
+
+
+def folder_of(path: Path) -> str:
+    """What the folder that holds a run or a comparison is called."""
+    return root_names().get(path.parent, path.parent.name)
 
 
 def names(among: Sequence[RunSummary]) -> list[str]:

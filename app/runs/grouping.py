@@ -179,15 +179,9 @@ def state(comparison: Entry, jobs: Sequence[Job]) -> str:
     return "running" if found == "stopping" else found
 
 
-def folder(comparison: Entry) -> str:
-    """What the folder that holds it is called."""
-    parent = comparison.path.parent
-    return loading.root_names().get(parent, parent.name)
-
-
 def told(comparison: Entry, jobs: Sequence[Job]) -> dict[str, set[str]]:
     """What can be asked of a comparison, in small letters: the values that its rows have of each setting, its state, and the folder that holds it."""
-    values = {"state": {state(comparison, jobs)}, "in": {folder(comparison).lower()}}
+    values = {"state": {state(comparison, jobs)}, "in": {loading.folder_of(comparison.path).lower()}}
     for row in (now.row for now in comparison.arms):
         for name, value in row.config.to_mapping().items():
             values.setdefault(name, set()).add(str(value).lower())

@@ -236,7 +236,7 @@ def _comparison_row(comparison: Entry, jobs: Sequence[Job]) -> dict[str, Any]:
         "progress": _percent(comparison.done / planned) if state == "running" else None,
         "age": None,
         "created": comparison.created,
-        "in": grouping.folder(comparison),
+        "in": loading.folder_of(comparison.path),
         "problem": comparison.problem,
     }
 
