@@ -377,7 +377,7 @@ HELPERS = {
     *("lag_means", "sketched_displacement_cosines", "sketched_straightness", "effective_dimensions", "summed", "steps", "pairs", "lags", "matched"),
     *("matched_deltas", "other_iteration_cosines", "sketch_errors", "paired_cosines", "norm_series", "full_null_sd", "adapter_null_sd", "null_band"),
     *("effective_number", "two_sided_p", "calibration", "block_bootstrap", "autocorrelation", "highest_correlation", "block_length", "coverage"),
-    *("coverage_by_estimate", "expected_coverage", "lag_cosines"),
+    *("coverage_by_estimate", "expected_coverage", "lag_cosines", "in_brackets"),
 }
 
 
