@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+import scipy
 
 JUDGES = ("gold", "proxy")
 LEVEL, POWER = 0.95, 0.8
@@ -46,7 +46,7 @@ def student(values_S: Array) -> tuple[float, float]:
     """95 % interval of the mean by Student's t: mean -+ t(0.975, n - 1) s / sqrt(n). Exact for normal values, however few."""
     if len(values_S) < 2:
         return np.nan, np.nan
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(values_S) - 1) * values_S.std(ddof=1) / len(values_S) ** 0.5)
+    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, len(values_S) - 1) * values_S.std(ddof=1) / len(values_S) ** 0.5)
     return float(values_S.mean()) - reach, float(values_S.mean()) + reach
 
 
@@ -72,8 +72,8 @@ def detectable(spread: float, count: int) -> float:
     """
     if count < 2 or not np.isfinite(spread):
         return np.nan
-    critical = stats.t.ppf((1 + LEVEL) / 2, count - 1)
-    shift = optimize.brentq(lambda nc: stats.nct.sf(critical, count - 1, nc) - POWER, 0.0, 3 * critical + 5)
+    critical = scipy.stats.t.ppf((1 + LEVEL) / 2, count - 1)
+    shift = scipy.optimize.brentq(lambda nc: scipy.stats.nct.sf(critical, count - 1, nc) - POWER, 0.0, 3 * critical + 5)
     return float(shift * spread / count**0.5)
 
 

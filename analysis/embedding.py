@@ -18,7 +18,6 @@ from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.manifold import TSNE
 
 from analysis import projection
 from analysis.projection import Doubles, Floats, Ints, Of
@@ -118,6 +117,8 @@ def _umap(paths_PUR: Sequence[Doubles], components: int, seed: int) -> npt.NDArr
 @method
 def _tsne(paths_PUR: Sequence[Doubles], components: int, seed: int) -> npt.NDArray[np.floating]:
     """Perplexity 30 or, of fewer than 91 rows, a third of the others; Barnes-Hut, so at most 3 components."""
+    from sklearn.manifold import TSNE
+
     rows = _leading(paths_PUR)
     perplexity = min(30.0, (len(rows) - 1) / 3)
     start = 1e-4 * _start(rows, components, seed)  # the size that scikit-learn gives its own starts

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import fft, stats
+import scipy
 
 from analysis import coupling, geometry, nulls
 from analysis.trajectory import BLOCK, Ints, Trajectory
@@ -129,7 +129,7 @@ def _by_module(recording: Recording, shared_UU: Doubles) -> dict[str, Any]:
     far = int(np.abs(z_M.to_numpy()).argmax())
     return {
         "excess": float(np.sqrt((z_M**2).mean())),
-        "excess_p": float(stats.chi2.sf(float((z_M**2).sum()), len(z_M))),
+        "excess_p": float(scipy.stats.chi2.sf(float((z_M**2).sum()), len(z_M))),
         "coupled": int((table["p"] <= 0.05).sum()),
         "modules": len(z_M),
         "strongest": (str(z_M.index[far]), float(table["y"].reindex(z_M.index).iloc[far])),
@@ -325,9 +325,9 @@ def _pairs_of_known(path: Trajectory, whole_U: geometry.Mask) -> Doubles:
 def _autocorrelated(rows_UK: Doubles) -> Doubles:
     """sum_u <x_u, x_(u + l)> for l = 0 .. U - 1."""
     count = len(rows_UK)
-    size = fft.next_fast_len(2 * count, real=True)
-    power = np.square(np.abs(fft.rfft(rows_UK.T, size))).sum(axis=0)
-    return np.asarray(fft.irfft(power, size)[:count])
+    size = scipy.fft.next_fast_len(2 * count, real=True)
+    power = np.square(np.abs(scipy.fft.rfft(rows_UK.T, size))).sum(axis=0)
+    return np.asarray(scipy.fft.irfft(power, size)[:count])
 
 
 def _pairs_of_partial(path: Trajectory, partial_U: geometry.Mask) -> Doubles:

@@ -235,31 +235,40 @@ def norm_heatmap(updates: pd.DataFrame, role: str, *, run: str, space: str = "fa
 def cosine_heatmap(updates: pd.DataFrame, role: str, *, run: str, column: str = "cos_previous", space: str = "factor", rows: str = "layer") -> FigureSpec:
     """Whether each layer keeps its direction, or shares it with the other role."""
     chosen = _with_partner(updates, role, space, column)
-    chosen = chosen.assign(row=_row(chosen, rows))
-    known = chosen.dropna(subset=[column, "partner"])
-    product = known["update_norm"].astype(np.float64) * known["partner"]
-    known = known.assign(inner=known[column] * product, own=known["update_norm"].astype(np.float64) ** 2, other=known["partner"] ** 2)
-    sums = (
-        known.groupby(["row", "update"], sort=False, observed=True)[["inner", "own", "other"]]
-        .sum()
-        .join(known.groupby(["row", "update"], sort=False, observed=True)["clock"].max())
-    )
-    length = np.sqrt((sums.pop("own") * sums.pop("other")).to_numpy())
-    data = sums.assign(value=np.where(length > 0, sums["inner"].to_numpy() / np.where(length > 0, length, 1), np.nan)).drop(columns="inner")
-    data, told = _against_chance(data, known, column, f"cells of the {ROLE_WORDS.get(role, role)}")
+    known = chosen.assign(row=_row(chosen, rows)).dropna(subset=[column, "partner"])
+    grouped = _weighed(known, column).groupby(["row", "update"], sort=False, observed=True)
+    sums = grouped.sum()
+    cells = pd.DataFrame({"clock": grouped["clock"].max(), "value": _cosine(sums["inner"], sums["own"] * sums["other"])})
+    data, told = _against_chance(cells, sums, column, f"cells of the {ROLE_WORDS.get(role, role)}")
     note = f"{NOTES['cosine'].format(what=COSINES[column].capitalize(), rows=rows)} {told}"
     title = f"{'Persistence' if column == 'cos_previous' else 'Alignment'}: {ROLE_WORDS.get(role, role)}"
     return _heat("cosine_heatmap", title, data.reset_index(), role, rows, Axis("value", "cosine", scale="diverging"), note, run)
 
 
-def _against_chance(cells: pd.DataFrame, modules: pd.DataFrame, column: str, what: str) -> tuple[pd.DataFrame, str]:
+def _weighed(modules: pd.DataFrame, column: str) -> pd.DataFrame:
+    """What is summed over the modules of a cell: inner products, squares, and with a recorded spread its squares, of the modules that have one."""
+    own, other = modules["update_norm"].astype(np.float64), modules["partner"]
+    parts = modules[["row", "update", "clock"]].assign(inner=modules[column] * (own * other), own=own**2, other=other**2)
+    if CHANCE.get(column) not in modules:
+        return parts
+    spread = modules[CHANCE[column]].astype(np.float64)
+    there = spread.notna()
+    return parts.assign(spread=(spread**2 * parts["own"] * parts["other"]).fillna(0.0), own_there=parts["own"] * there, other_there=parts["other"] * there)
+
+
+def _cosine(inner: pd.Series[Any], squares: pd.Series[Any]) -> pd.Series[Any]:
+    """NaN where nothing moved."""
+    return inner / squares.where(squares > 0) ** 0.5
+
+
+def _against_chance(cells: pd.DataFrame, sums: pd.DataFrame, column: str, what: str) -> tuple[pd.DataFrame, str]:
     """The cells with `null`, the chance SD of each, and `within`, whether it lies within chance; and what a caption says of that.
 
-    `within` is left out where dots would be too many, both where no spread is recorded. `modules` are the rows that the cells are sums of.
+    `within` is left out where dots would be too many, both where no spread is recorded. `sums` has a row for each cell, of what `_weighed` has.
     """
     if column not in CHANCE:
         return cells, NOTES["no chance"]
-    sd = _null_sd(modules, CHANCE[column]).reindex(cells.index)
+    sd = _null_sd(sums)
     z = cells["value"] / sd.where(sd > 0)
     if z.isna().all():
         return cells, NO_CHANCE if len(cells) else ""
@@ -269,13 +278,12 @@ def _against_chance(cells: pd.DataFrame, modules: pd.DataFrame, column: str, wha
     return found.assign(within=z.abs() <= nulls.REACH), f"Dotted: within chance. {told}"
 
 
-def _null_sd(modules: pd.DataFrame, column: str) -> pd.Series[Any]:
-    """Chance SD of the cosine of each row and update, as `nulls.null_sd` has it; a module whose own is unknown is left out."""
-    known = modules.dropna(subset=[column]) if column in modules else modules[:0].assign(**{column: np.nan})
-    spread = known[column].astype(np.float64) ** 2 * known["own"] * known["other"]
-    sums = known.assign(spread=spread).groupby(["row", "update"], sort=False, observed=True)[["spread", "own", "other"]].sum()
-    length = sums["own"] * sums["other"]
-    return (sums["spread"] / length.where(length > 0)) ** 0.5
+def _null_sd(sums: pd.DataFrame) -> pd.Series[Any]:
+    """Chance SD of the cosine of each cell, as `nulls.null_sd` has it; a module whose own is unknown is left out."""
+    if "spread" not in sums:
+        return pd.Series(np.nan, index=sums.index)
+    squares = sums["own_there"] * sums["other_there"]
+    return (sums["spread"] / squares.where(squares > 0)) ** 0.5
 
 
 def beyond(z: np.ndarray[Any, Any], what: str) -> str:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal, stats
+import scipy
+from scipy import special
 
 from analysis.comparison import LEVEL
 
 Doubles = npt.NDArray[np.float64]
 
 #: Half the width of the central 95 % of a normal number, in standard deviations.
-REACH = float(stats.norm.ppf((1 + LEVEL) / 2))
+REACH = float(special.ndtri((1 + LEVEL) / 2))
 
 
 # --- one cosine ------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ def null_sd_of_mean(sd_U: npt.ArrayLike, own_L: npt.ArrayLike = 0.0, other_L: np
     sd, count = np.where(np.isfinite(given), given, 0.0), int(np.isfinite(given).sum())
     if not count:
         return np.nan
-    products_L = signal.correlate(sd, sd)[len(sd) :]
+    products_L = scipy.signal.correlate(sd, sd)[len(sd) :]
     variance = np.square(sd).sum() + 2 * np.dot(products_L, _at_lags(own_L, len(sd)) * _at_lags(other_L, len(sd)))
     return float(np.sqrt(variance)) / count if variance > 0 else np.nan
 
@@ -157,7 +158,7 @@ def two_sided_p(value: npt.ArrayLike, sd: npt.ArrayLike) -> Doubles:
     """Chance that a normal number of mean 0 and this SD lies at least as far from 0 as `value`. NaN unless both are finite and SD > 0."""
     found = np.abs(np.asarray(value, dtype=np.float64))
     ratio = _ratio(np.where(np.isfinite(found), found, np.nan), np.asarray(sd, dtype=np.float64))
-    return np.asarray(2 * stats.norm.sf(ratio))
+    return np.asarray(2 * special.ndtr(-ratio))
 
 
 def holm(p_H: npt.ArrayLike) -> Doubles:

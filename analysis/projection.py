@@ -13,15 +13,17 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.linalg import eigsh
-from sklearn.decomposition import PCA
+import scipy
 
 from analysis.threads import one_thread
 from analysis.trajectory import OUTSIDE, Trajectory
+
+if TYPE_CHECKING:  # scikit-learn takes most of a second: it is imported where a function needs it, so that the first page need not wait
+    from sklearn.decomposition import PCA
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -122,6 +124,8 @@ def _principal(paths: list[Floats], components: int, seed: int) -> tuple[tuple[F
 
 
 def _fitted(rows_ND: Floats, components: int, seed: int) -> PCA:
+    from sklearn.decomposition import PCA
+
     wanted = min(components, *rows_ND.shape)
     return PCA(n_components=wanted, svd_solver="full" if min(rows_ND.shape) < 50 else "randomized", random_state=seed).fit(rows_ND)
 
@@ -326,7 +330,7 @@ def _explained(gram: Doubles, components: int, of: Of) -> Doubles:
     if not total > 0:
         return np.zeros(components)
     quick = of == "positions" and len(gram) >= _MANY
-    values = eigsh(gram, components, v0=gram[0], return_eigenvectors=False) if quick else np.linalg.eigvalsh(gram)
+    values = scipy.sparse.linalg.eigsh(gram, components, v0=gram[0], return_eigenvectors=False) if quick else np.linalg.eigvalsh(gram)
     shares = np.sort(values)[::-1][:components] / total
     return np.asarray(np.pad(shares, (0, components - len(shares))))
 

@@ -12,10 +12,7 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import procrustes
-from scipy.spatial.distance import cdist, pdist, squareform
-from scipy.stats import spearmanr
-from sklearn.decomposition import KernelPCA
+import scipy
 
 from analysis.projection import Doubles, Ints, spread
 
@@ -71,22 +68,22 @@ def quality(high_ND: npt.ArrayLike, flat_NC: npt.ArrayLike, others: Sequence[npt
     pictures = [picture[kept] for picture in pictures]
     real_NN = _distances(high[kept])
     distinct = _distinct(real_NN)
-    real_NN, drawn_NN = real_NN[np.ix_(distinct, distinct)], cdist(pictures[0][distinct], pictures[0][distinct])
+    real_NN, drawn_NN = real_NN[np.ix_(distinct, distinct)], scipy.spatial.distance.cdist(pictures[0][distinct], pictures[0][distinct])
     k = max(0, min(NEIGHBOURS, (len(real_NN) - 1) // 2))
     real, flat = _order(real_NN), _order(drawn_NN)
-    ranks = _rank_correlation(squareform(real_NN, checks=False), squareform(drawn_NN, checks=False))
+    ranks = _rank_correlation(scipy.spatial.distance.squareform(real_NN, checks=False), scipy.spatial.distance.squareform(drawn_NN, checks=False))
     return Quality(_kept(real, flat, k), _kept(flat, real, k), ranks, stability(pictures), len(real), k)
 
 
 def rank_correlation(one_ND: npt.ArrayLike, other_NC: npt.ArrayLike) -> float:
     """Spearman's rank correlation of all pairwise distances; NaN for fewer than three points and where all distances are equal."""
-    return _rank_correlation(*(pdist(np.asarray(points, dtype=np.float64)) for points in (one_ND, other_NC)))
+    return _rank_correlation(*(scipy.spatial.distance.pdist(np.asarray(points, dtype=np.float64)) for points in (one_ND, other_NC)))
 
 
 def _rank_correlation(one: Doubles, other: Doubles) -> float:
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
-    return float(spearmanr(one, other).statistic)
+    return float(scipy.stats.spearmanr(one, other).statistic)
 
 
 def stability(pictures: Sequence[npt.ArrayLike]) -> Stability:
@@ -97,7 +94,7 @@ def stability(pictures: Sequence[npt.ArrayLike]) -> Stability:
     drawn = [np.asarray(picture, dtype=np.float64) for picture in pictures]
     if len(drawn) < 2 or any(not picture.size or np.ptp(picture, axis=0).max() == 0 for picture in drawn):
         return Stability(float("nan"), float("nan"), float("nan"), len(drawn))
-    found = [float(procrustes(one, other)[2]) for one, other in combinations(drawn, 2)]
+    found = [float(scipy.spatial.procrustes(one, other)[2]) for one, other in combinations(drawn, 2)]
     return Stability(float(np.mean(found)), min(found), max(found), len(drawn))
 
 
@@ -107,6 +104,8 @@ def principal_coordinates(rows_ND: npt.ArrayLike) -> Doubles:
     Directions that hold less than 1e-12 of the widest one's variance are rounding, and are left out;
     where all points are equal, one coordinate of zeros is left.
     """
+    from sklearn.decomposition import KernelPCA
+
     gram = _inner_products(np.asarray(rows_ND))
     scale = float(np.trace(gram))  # the cut-off for rounding is partly absolute
     if scale == 0:
@@ -140,7 +139,7 @@ def _check(high: npt.NDArray[np.floating], pictures: Sequence[Doubles]) -> None:
 def _distances(rows_ND: npt.NDArray[np.floating]) -> Doubles:
     """All distances, in double precision and without a wide copy: of rows far from zero single precision would lose the last digits."""
     if rows_ND.shape[1] < WIDE:
-        return np.asarray(cdist(rows_ND, rows_ND))
+        return np.asarray(scipy.spatial.distance.cdist(rows_ND, rows_ND))
     gram_NN = _inner_products(rows_ND)
     squares_N = np.diagonal(gram_NN)
     found = np.sqrt(np.maximum(squares_N[:, None] + squares_N - 2 * gram_NN, 0))

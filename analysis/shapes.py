@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg, spatial
-from sklearn.metrics.pairwise import euclidean_distances
+import scipy
 
 from analysis.geometry import Doubles, ratio
 
@@ -62,7 +61,7 @@ def procrustes(x_SD: npt.ArrayLike, y_SE: npt.ArrayLike) -> float:
     x, y = _rows(x_SD), _rows(y_SE)
     if len(x) < 3 or not (np.isfinite(x).all() and np.isfinite(y).all()) or not np.ptp(x, axis=0).any() or not np.ptp(y, axis=0).any():
         return np.nan
-    return float(spatial.procrustes(_principal(x), _principal(y))[2])
+    return float(scipy.spatial.procrustes(_principal(x), _principal(y))[2])
 
 
 # --- shared directions -------------------------------------------------------------------------------
@@ -91,7 +90,7 @@ def subspace_overlap(x_SD: npt.ArrayLike, y_UD: npt.ArrayLike, k: int = 5) -> Ov
     if not (np.isfinite(x).all() and np.isfinite(y).all() and x.any() and y.any()):
         return Overlap(np.full(0, np.nan), np.nan, np.nan)
     first, second = _leading(x, k), _leading(y, k)
-    angles = np.sort(linalg.subspace_angles(first, second))
+    angles = np.sort(scipy.linalg.subspace_angles(first, second))
     return Overlap(angles, float((np.cos(angles) ** 2).mean()), max(first.shape[1], second.shape[1]) / x.shape[1])
 
 
@@ -106,6 +105,8 @@ def _rows(values: npt.ArrayLike) -> npt.NDArray[Any]:
 
 def _distances(x_SD: npt.NDArray[Any]) -> Doubles:
     """S x S Euclidean distances by way of the Gram matrix, a tenth of the cost for long rows; exact to 1e-7 of the longest."""
+    from sklearn.metrics.pairwise import euclidean_distances
+
     centred = x_SD - x_SD.mean(axis=0, dtype=np.float64)
     found = euclidean_distances(centred)
     np.fill_diagonal(found, 0.0)
@@ -128,7 +129,7 @@ def _corrected_centre(distances_SS: Doubles) -> Doubles:
 def _principal(x_SD: npt.NDArray[Any]) -> Doubles:
     """S x S coordinates with the distances of x, from the eigenvectors of its centred Gram matrix."""
     centred = x_SD - x_SD.mean(axis=0, dtype=np.float64)  # no distance changes, but a path far from zero would lose its digits
-    values, vectors = linalg.eigh(centred @ centred.T)
+    values, vectors = scipy.linalg.eigh(centred @ centred.T)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
@@ -137,7 +138,7 @@ def _leading(x_SD: npt.NDArray[Any], k: int) -> Doubles:
     rows = x_SD.astype(np.float64)
     count, width = rows.shape
     small = rows @ rows.T if count <= width else rows.T @ rows
-    values, vectors = linalg.eigh(small, subset_by_index=[max(len(small) - k, 0), len(small) - 1])
+    values, vectors = scipy.linalg.eigh(small, subset_by_index=[max(len(small) - k, 0), len(small) - 1])
     chosen = np.flatnonzero(values > TOLERANCE * values[-1])
     found = vectors[:, chosen]
     return np.asarray(rows.T @ (found / np.sqrt(values[chosen])) if count <= width else found)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal, special
+import scipy
+from scipy import special
 
 from analysis.comparison import LEVEL, student
 from analysis.nulls import REACH
@@ -99,7 +100,7 @@ def _autoregressive(random: np.random.Generator, shape: tuple[int, ...], phi: fl
     """Normal series along the second axis: x_t = phi x_(t-1) + noise, variance 1 from the first step on."""
     noise = random.standard_normal(shape) * np.sqrt(1 - phi**2)
     noise[:, 0] /= np.sqrt(1 - phi**2)
-    return np.asarray(signal.lfilter([1.0], [1.0, -phi], noise, axis=1))
+    return np.asarray(scipy.signal.lfilter([1.0], [1.0, -phi], noise, axis=1))
 
 
 # --- intervals of a mean over updates --------------------------------------------------------------

@@ -1,12 +1,8 @@
-"""The Interplay page: verdicts first, every figure with its words and controls, narrowed by layer and kind, and a reason wherever nothing can be drawn."""
+"""Views of the Interplay page: figures with words and controls, for runs of every kind, and a reason wherever nothing can be drawn."""
 
 from __future__ import annotations
 
-import base64
-import json
 import shutil
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,37 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from fabricate import Fabricated
-from streamlit.testing.v1 import AppTest
 
-from analysis import explain, figures, recipes, verdicts
+from analysis import explain, figures, recipes
 from analysis.spec import Axis, FigureSpec, Mark
-from app.commands import reporting
 from app.interplay import explorer
 from app.interplay.explorer import OTHERS, VIEWS, Choice
 from app.parts import controls
-from app.reading import recordings, reported
 from app.reading.loading import RECORDINGS
 from app.reading.recorded import Recorded
 from interplay.store import Runs
-from tests.pages import Show, charts, ran
+from tests.interplay_page import figure_on, figures_on, numbers_in, show, words_on
+from tests.pages import Show, ran
 
-
-@pytest.fixture
-def show(show: Show) -> Show:
-    return partial(show, "interplay")
-
-
-def _texts(app: AppTest) -> str:
-    return "\n".join(element.value for kind in (app.text, app.caption, app.warning, app.markdown) for element in kind).replace("\\", "")
-
-
-def _charts(app: AppTest) -> dict[str, dict[str, Any]]:
-    """Figures on the page, the strips of verdicts among them, by their text alternatives."""
-    return {one["alt"]: json.loads(one["figure"]) for one in charts(app)}
-
-
-def _chart(app: AppTest, start: str) -> dict[str, Any]:
-    return next(figure for alt, figure in _charts(app).items() if alt.startswith(start))
+__all__ = ["show"]  # the fixture
 
 
 # --- words ---------------------------------------------------------------------------------------
@@ -57,121 +35,6 @@ def test_views_name_figures_that_there_are_and_no_figure_twice() -> None:
     assert all(view.wide <= {*view.figures, *view.many} for view in VIEWS.values())
 
 
-# --- verdicts ------------------------------------------------------------------------------------
-
-
-def test_cards_say_what_the_command_says(root: Path, show: Show) -> None:
-    path = Fabricated(root / "a", layers=2, k=16, updates_each=6).whole()
-    told = reporting.to_json([recordings.load(path)])["verdicts"]
-    texts = _texts(show())
-    for row in told[:3]:
-        assert row["question"] in texts
-        assert row["sentence"] in texts
-        assert f"{row['answer']}]" in texts  # a badge: colour and icon stand in front
-    assert "need a comparison. No run of zopro is among these." in texts
-
-
-def test_a_strip_draws_the_number_the_interval_and_chance(root: Path, show: Show) -> None:
-    path = Fabricated(root / "a", layers=2, k=16, updates_each=6).whole()
-    row = reporting.to_json([recordings.load(path)])["verdicts"][0]
-    traces = {trace["name"]: trace for trace in _chart(show(), "Are updates of policy and reward model orthogonal")["data"]}
-    drawn = {name: (_first(trace["x"]), _first(trace["error_x"]["arrayminus"]), _first(trace["error_x"]["array"])) for name, trace in traces.items()}
-    assert drawn["found"] == pytest.approx((row["value"], row["value"] - row["interval"][0], row["interval"][1] - row["value"]), abs=1e-6)
-    assert drawn["chance"] == pytest.approx((0, -row["chance"][0], row["chance"][1]), abs=1e-6)
-
-
-def _numbers(values: Any) -> Any:
-    """plotly writes arrays as base64."""
-    return np.frombuffer(base64.b64decode(values["bdata"]), np.dtype(values["dtype"])) if isinstance(values, dict) else np.array(values)
-
-
-def _first(values: Any) -> float:
-    return float(_numbers(values)[0])
-
-
-def test_ratios_stand_above_one_and_differences_above_nothing() -> None:
-    told = reported.tell([*_comparison().recordings()]).verdicts
-    for label, nothing in (("C4", 0.0), ("C6", 1.0)):
-        data = verdicts.picture(told, label, []).data.set_index("layer")  # type: ignore[arg-type]
-        assert (data.loc["chance", "x"], data.loc["chance", "low"]) == (nothing, nothing)
-        assert data.loc["found", "low"] < data.loc["found", "x"] < data.loc["found", "high"]
-
-
-def _comparison() -> Any:
-    from app.compare import standings
-
-    return next(one for one in standings.entries([RECORDINGS]) if one.name == "comparison")
-
-
-def test_a_comparison_answers_the_questions_that_one_run_cannot(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INTERPLAY_RUNS", str(RECORDINGS))
-    app = show(runs=["comparison"])
-    told = {one.label: one for one in reported.tell(_comparison().recordings()).verdicts}
-    assert all(told[label].sentence in _texts(app) for label in ("C4", "C5", "C6"))
-    assert "need a comparison" not in _texts(app)
-    assert app.selectbox(key="focus").options == [one.run for one in _comparison().recordings()]
-
-
-def test_a_report_is_made_once_for_each_version_of_the_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    live = Fabricated(root / "live", layers=2, k=16)
-    live.step("reward", 0, 2)
-    live.step("policy", 1, 3)
-    live.store.flush()
-    calls: list[Any] = []
-    real = reported.report.report
-    monkeypatch.setattr(reported.report, "report", lambda found: calls.append(1) or real(found))
-    runs = [Recorded(root / "live")]
-    first = reported.tell(runs)
-    assert reported.tell(runs) is first
-    live.step("policy", 1, 1)
-    live.store.flush()
-    assert reported.tell(runs) != first
-    assert len(calls) == 2
-    live.store.close("finished")
-
-
-def test_cautions_are_told(root: Path, show: Show) -> None:
-    for name, method in (("a", "rloo"), ("b", "ppo")):
-        Fabricated(root / name, layers=2, k=16, updates_each=4, method=method).whole()
-    assert "means over runs of 2 configurations" in _texts(show(runs=["a", "b"]))
-    older = recordings.load(root / "a")
-    older = replace(older, updates=older.updates.assign(null_other_update=np.nan))
-    assert reported._cautions([older]) == ["Recorded before nulls were, so chance is the error of the sketches alone and too narrow: a."]
-
-
-def test_verdicts_of_a_large_recording_wait_until_they_are_asked_for(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
-    Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
-    monkeypatch.setattr(explorer, "LARGE_BYTES", 0)
-    app = show()
-    assert "Do the policy's updates persist?" not in _texts(app)
-    assert len(_charts(app)) == 3
-    app.toggle(key="weigh").set_value(True)
-    assert "Do the policy's updates persist?" in _texts(ran(app))
-
-
-@pytest.mark.parametrize(("view", "first"), [("Alignment", "figure"), ("Persistence", "verdicts")])
-def test_quick_figures_do_not_wait_for_verdicts_nor_verdicts_for_slow_figures(
-    root: Path, show: Show, monkeypatch: pytest.MonkeyPatch, view: str, first: str
-) -> None:
-    Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
-    order: list[str] = []
-    for word, module, name in (("figure", recipes, "make"), ("verdicts", reported, "tell")):
-        real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *given, word=word, real=real, **chosen: order.append(word) or real(*given, **chosen))
-    app = show(view=view)
-    assert set(order) == {"figure", "verdicts"}
-    assert order[0] == first
-    assert next(iter(_charts(app))).startswith("Are updates of policy and reward model orthogonal?"), "verdicts stand on top"
-
-
-def test_the_forecast_is_told_by_layer(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INTERPLAY_RUNS", str(RECORDINGS))
-    app = show(runs=["rloo-chat-s0"])
-    made = reported.tell([Recorded(RECORDINGS / "rloo-chat-s0")]).worths[0].forecast
-    assert app.dataframe[0].value["gain"].tolist() == pytest.approx(made.rows["gain"].tolist())
-    assert f"{made.whole['gain']:.3g} [" in _texts(app)
-
-
 # --- views and controls --------------------------------------------------------------------------
 
 
@@ -179,10 +42,10 @@ def test_the_forecast_is_told_by_layer(show: Show, monkeypatch: pytest.MonkeyPat
 def test_each_view_draws_its_figures_with_words_and_formula(root: Path, show: Show, view: str) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=6).whole()
     app = show(view=view)
-    texts = _texts(app)
+    texts = words_on(app)
     for name in VIEWS[view].figures:
         assert explain.FIGURES[name].what in texts
-    drawn = len([alt for alt in _charts(app) if not alt.endswith("?") and "found" not in alt])
+    drawn = len([alt for alt in figures_on(app) if not alt.endswith("?") and "found" not in alt])
     assert drawn >= (0 if view == "Directions" else 1)
     if view != "Directions":
         assert all(explain.FIGURES[name].misleads in texts for name in VIEWS[view].figures)
@@ -192,7 +55,7 @@ def test_all_figures_are_found_by_name(root: Path, show: Show) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
     app = show(view=OTHERS, figure="kl_curve", **{"kl_curve-x": "seconds"})
     assert app.selectbox(key="figure").options == recipes.names()
-    assert _chart(app, "KL")["layout"]["xaxis"]["title"]["text"] == "training time (s)"
+    assert figure_on(app, "KL")["layout"]["xaxis"]["title"]["text"] == "training time (s)"
 
 
 @pytest.fixture
@@ -213,7 +76,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_a_new_figure_and_its_settings_need_no_change_of_the_page(root: Path, show: Show, registered: list[dict[str, Any]]) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
     app = show(view=OTHERS, figure="brand_new")
-    assert "Something new." in _texts(app)
+    assert "Something new." in words_on(app)
     assert registered[-1] == {"window": 7, "log": False, "how": "b", "word": "x"}
     app.slider(key="brand_new-window").set_value(3)
     app.toggle(key="brand_new-log").set_value(True)
@@ -235,9 +98,9 @@ def test_settings_of_one_name_are_one_control_that_all_figures_understand() -> N
 def test_the_lag_explorer_shows_as_many_lags_as_are_chosen(root: Path, show: Show) -> None:
     Fabricated(root / "a", layers=2, k=16, updates_each=2).whole(iterations=9)
     for lags in (2, 5):
-        traces = _chart(show(view="Leads and lags", **{"leads-lags": str(lags)}), "Who leads: ")["data"]
+        traces = figure_on(show(view="Leads and lags", **{"leads-lags": str(lags)}), "Who leads: ")["data"]
         dots = [trace for trace in traces if trace["mode"] == "markers"]
-        assert sum(len(_numbers(trace["x"])) for trace in dots) == 2 * lags
+        assert sum(len(numbers_in(trace["x"])) for trace in dots) == 2 * lags
 
 
 def test_the_url_reproduces_the_view(root: Path, show: Show) -> None:
@@ -245,10 +108,10 @@ def test_the_url_reproduces_the_view(root: Path, show: Show) -> None:
         Fabricated(root / name, layers=3, k=16, updates_each=4).whole()
     app = show(runs=["b"], view="Where it moves", layer="1", **{"where-roles": ["reward"]})
     assert app.multiselect(key="runs").value == ["b"]
-    maps = [alt for alt in _charts(app) if alt.startswith("Update norm")]
+    maps = [alt for alt in figures_on(app) if alt.startswith("Update norm")]
     assert maps == [alt for alt in maps if "reward model, layer 1" in alt]
     assert len(maps) == 1
-    assert _chart(app, "Update norm")["data"][0]["y"][0] == "down_proj"  # of one layer, kinds are told apart
+    assert figure_on(app, "Update norm")["data"][0]["y"][0] == "down_proj"  # of one layer, kinds are told apart
 
 
 def test_names_of_other_pages_links_and_comparisons_are_understood(root: Path, show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +130,7 @@ def test_nonsense_in_the_url_is_ignored(root: Path, show: Show, value: str) -> N
     Fabricated(root / "a", layers=2, k=16, updates_each=4).whole()
     url = dict.fromkeys(("view", "layer", "kind", "space", "rows", "focus", "figure", "leads-lags", "alignment-roles", "paths-method"), value)
     app = show(**url)
-    assert len(_charts(app)) == 2 + 3
+    assert len(figures_on(app)) == 2 + 3
     assert show(runs=[value], **url).multiselect(key="runs").value == ["a"]
 
 
@@ -290,7 +153,7 @@ def test_one_update_only(root: Path, show: Show, view: str) -> None:
     one = Fabricated(root / "one", layers=2, k=16, value=False)
     one.step("policy", 1, 1)
     one.store.close("finished")
-    texts = _texts(show(view=view))
+    texts = words_on(show(view=view))
     assert "There are no two updates of the policy to compare." in texts
     if view in ("Paths", "Likeness"):
         assert "Not drawn: " in texts
@@ -301,7 +164,7 @@ def test_a_policy_alone(root: Path, show: Show, view: str) -> None:
     alone = Fabricated(root / "alone", layers=2, k=16, value=False)
     alone.step("policy", 1, 8)
     alone.store.close("finished")
-    texts = _texts(show(view=view))
+    texts = words_on(show(view=view))
     assert "Nobody can be said to lead: one role only." in texts
     if view == "Leads and lags":
         assert "Not recorded: directions of the reward model" in texts
@@ -313,9 +176,9 @@ def test_a_run_without_sketches(root: Path, show: Show, view: str) -> None:
     shutil.rmtree(path / "directions")
     app = show(view=view)
     if view in ("Paths", "Leads and lags"):
-        assert "sketch 0 have none" in _texts(app)
+        assert "sketch 0 have none" in words_on(app)
     if view == "Alignment":
-        assert len([alt for alt in _charts(app) if alt.startswith(("Alignment", "Coupling"))]) == 3
+        assert len([alt for alt in figures_on(app) if alt.startswith(("Alignment", "Coupling"))]) == 3
 
 
 @pytest.mark.parametrize("odd", ["bad_numbers", "constant"])
@@ -324,7 +187,7 @@ def test_odd_numbers(root: Path, show: Show, odd: str) -> None:
     app = show(view=OTHERS)
     for name in recipes.names():
         app.selectbox(key="figure").set_value(name)
-        assert explain.FIGURES[name].what in _texts(ran(app))
+        assert explain.FIGURES[name].what in words_on(ran(app))
 
 
 def test_no_numbers_at_all(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +210,7 @@ def test_a_run_before_its_first_update(root: Path, show: Show) -> None:
     app = show()
     for view in VIEWS:
         app.segmented_control(key="view").set_value(view)
-        assert "Not " in _texts(ran(app))
+        assert "Not " in words_on(ran(app))
 
 
 def test_a_broken_run_says_why_and_does_not_hide_the_others(root: Path, show: Show) -> None:
@@ -356,10 +219,10 @@ def test_a_broken_run_says_why_and_does_not_hide_the_others(root: Path, show: Sh
     (root / "bad" / "run.json").write_text("{ not json")
     app = show(runs=["bad"])
     assert app.warning
-    assert not _charts(app)
+    assert not figures_on(app)
     both = show(runs=["bad", "good"])
     assert both.warning
-    assert _charts(both)
+    assert figures_on(both)
     assert show().multiselect(key="runs").value == ["good"]
 
 
@@ -369,7 +232,7 @@ def test_a_damaged_part_is_named(root: Path, show: Show) -> None:
     part.write_bytes(part.read_bytes()[:-20])
     app = show()
     assert "completions" in " ".join(warning.value for warning in app.warning)
-    assert len(_charts(app)) >= 3
+    assert len(figures_on(app)) >= 3
 
 
 def test_several_runs_share_a_picture_and_one_of_them_has_the_rest(root: Path, show: Show) -> None:
@@ -381,16 +244,16 @@ def test_several_runs_share_a_picture_and_one_of_them_has_the_rest(root: Path, s
     ran(button.click())
     assert sorted(app.multiselect(key="runs").value) == ["s0", "s1"]
     assert not [button for button in app.button if button.key == "seeds"]
-    assert [alt for alt in _charts(app) if alt.startswith("Module cosines, run by run")]
+    assert [alt for alt in figures_on(app) if alt.startswith("Module cosines, run by run")]
     app = show(runs=["s0", "s1"], focus="s1", view="Paths")
-    names = {trace["name"] for trace in _chart(app, "Paths of")["data"]}
+    names = {trace["name"] for trace in figure_on(app, "Paths of")["data"]}
     assert names == {f"{role}, {run}" for role in ("policy", "reward") for run in ("s0", "s1")} or len(names) == 4
 
 
 def test_runs_of_different_models_say_that_they_cannot_be_joined(root: Path, show: Show) -> None:
     Fabricated(root / "small", layers=2, k=16, updates_each=4).whole()
     Fabricated(root / "large", layers=2, k=32, updates_each=4).whole()
-    assert "Not drawn: " in _texts(show(runs=["small", "large"], view="Paths"))
+    assert "Not drawn: " in words_on(show(runs=["small", "large"], view="Paths"))
 
 
 def test_a_hostile_name_stays_text(root: Path, show: Show) -> None:
@@ -413,12 +276,12 @@ def test_a_live_run_grows_and_an_ended_one_is_left_in_peace(root: Path, show: Sh
     live.step("policy", 1, 3)
     live.store.flush()
     app = show()
-    assert "Mean over 3 updates" in _texts(app)
+    assert "Mean over 3 updates" in words_on(app)
     choice = Choice(tuple(Runs(root).list()), ())
     assert explorer.pace(choice) == explorer.SECONDS_LIVE
     live.step("policy", 1, 2)
     live.store.flush()
-    assert "Mean over 5 updates" in _texts(ran(app))
+    assert "Mean over 5 updates" in words_on(ran(app))
     live.store.close("finished")
     assert explorer.pace(explorer.again(choice)) is None
     ran(app)
@@ -435,5 +298,5 @@ def test_a_narrowed_figure_goes_into_the_basket_as_it_is_shown(root: Path, show:
     item = next(iter(app.session_state["_basket"].values()))
     assert (item.figure, item.runs) == ("alignment_curve", ("a",))
     made = recipes.make(item.figure, [Recorded(root / "a")], **item.chosen())
-    assert made.alt in _charts(app)
+    assert made.alt in figures_on(app)
     assert "layer 1" in made.title

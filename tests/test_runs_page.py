@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from analysis import tables
 from app.compare import standings
 from app.queue.job import Job
-from app.reading import loading
+from app.reading import loading, naming
 from app.runs import bringing, grouping, trash
 from app.train import launch
 from interplay import compare
@@ -149,7 +149,7 @@ def summary(name: str, state: str = "finished", **config: Any) -> RunSummary:
 )
 def test_a_search_asks_for_words_or_settings(words: str, names: list[str]) -> None:
     runs = [summary("a", learning_rate=None), summary("b", "running", method="ppo", seed=1), summary("c:d", updates=12)]
-    assert [run.run for run in loading.search(runs, words)] == names
+    assert [run.run for run in naming.search(runs, words)] == names
 
 
 def test_filters_come_from_the_url_and_can_be_dropped_at_once(root: Path, show: Show) -> None:
@@ -262,9 +262,9 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 def test_runs_of_one_name_are_told_apart_by_their_root(two: tuple[Path, Path], show: Show) -> None:
     runs = loading.summaries()
-    assert loading.names(runs) == ["mine/runs/same", "theirs/runs/same", "other"]
-    assert loading.find("theirs/runs/same", runs).path == two[1] / "same"
-    assert loading.find("same", runs).path == two[0] / "same", "an old link means the first"
+    assert naming.names(runs) == ["mine/runs/same", "theirs/runs/same", "other"]
+    assert naming.find("theirs/runs/same", runs).path == two[1] / "same"
+    assert naming.find("same", runs).path == two[0] / "same", "an old link means the first"
     found = table(show())
     assert (found["run"], found["in"]) == (["mine/runs/same", "theirs/runs/same", "other"], ["mine/runs", "theirs/runs", "theirs/runs"])
     assert str(two[1] / "same") in show(selected="theirs/runs/same").code[1].value
@@ -273,8 +273,8 @@ def test_runs_of_one_name_are_told_apart_by_their_root(two: tuple[Path, Path], s
 
 def test_a_name_that_only_one_run_has_needs_no_root(two: tuple[Path, Path]) -> None:
     with pytest.raises(StoreError, match="there is no run 'nowhere/same'"):
-        loading.find("nowhere/same", loading.summaries())
-    assert loading.find("other", loading.summaries()).path == two[1] / "other"
+        naming.find("nowhere/same", loading.summaries())
+    assert naming.find("other", loading.summaries()).path == two[1] / "other"
 
 
 def test_replay_opens_the_run_that_was_meant(two: tuple[Path, Path], show: Show) -> None:
@@ -317,7 +317,7 @@ def test_a_plan_that_cannot_be_read_is_one_line_with_its_reason(compared: Path, 
 def test_a_row_of_a_comparison_opens_in_replay(compared: Path, show: Show) -> None:
     assert "ppo on chat, seed 0" in texts(show("replay", run="compare-x/ppo-s0"))
     for name in ("compare-x/nothing", "../runs/compare-x/ppo-s0", "compare-x/../single", "single/metrics", "/", ""):
-        assert loading.inside(name) == []
+        assert naming.inside(name) == []
 
 
 @pytest.mark.parametrize(

@@ -127,3 +127,8 @@ def weights(run: Path, iteration: int, role: str) -> dict[str, Tensor]:
     """The weights that a checkpoint holds of `policy`, `reward`, `reward_merged` or `value`."""
     folder = run / "checkpoints" / f"iteration-{iteration}" / role
     return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def made_pairs(run: Path, iteration: int) -> list[dict[str, Any]]:
+    """The judged pairs that an iteration left in its checkpoint."""
+    return [json.loads(line) for line in (run / "checkpoints" / f"iteration-{iteration}" / "pairs.jsonl").read_text().splitlines()]

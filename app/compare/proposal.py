@@ -16,7 +16,7 @@ from app.compare import planning, standings, versus
 from app.compare.planning import Form
 from app.parts import widgets
 from app.queue import jobs
-from app.reading import catalogue, loading
+from app.reading import catalogue, loading, naming
 from interplay import compare
 from interplay.compare import Plan
 from interplay.config import INHERITED, RunConfig
@@ -93,13 +93,13 @@ def _warm_start(methods: Sequence[str]) -> str:
 def _recorded_start() -> str | None:
     """A run with a complete iteration, as one would type it."""
     runs = [run for run in loading.summaries() if compare.resumable(run.path)]
-    names = loading.names(runs)
+    names = naming.names(runs)
     if not names:
         st.caption("No run that is shown has a complete iteration to start from: it is the base model, then.")
         return None
     chosen = st.selectbox("Recorded run", names, key="start_run", bind="query-params")
     st.caption("Task, data, model, lengths and scoring are those of that run.")
-    return str(planning.short(loading.find(chosen or names[0], runs).path))
+    return str(planning.short(naming.find(chosen or names[0], runs).path))
 
 
 def _task() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from app import cli
 from app.queue.job import Job
-from app.reading import loading
+from app.reading import loading, naming
 from app.reading.recorded import Recorded, stamp
 from interplay import compare
 from interplay.compare import PLAN, WARM, Plan, Row
@@ -114,8 +114,12 @@ def entries(roots: Sequence[Path]) -> list[Entry]:
     """The comparisons directly in these folders, or that are one of them, newest first. What leads out of its root is left out."""
     found = [_entry(path) for path in dict.fromkeys(path for root in roots for path in _folders(root))]
     count = Counter(entry.name for entry in found)
-    named = [replace(entry, name=f"{loading.folder_of(entry.path)}/{entry.name}") if count[entry.name] > 1 else entry for entry in found]
+    named = [replace(entry, name=_told_apart(entry.path)) if count[entry.name] > 1 else entry for entry in found]
     return sorted(named, key=lambda entry: entry.created, reverse=True)
+
+
+def _told_apart(path: Path) -> str:
+    return naming.root_names().get(path) or f"{naming.folder_of(path)}/{path.name}"
 
 
 def roots(home: Path) -> list[Path]:
@@ -165,7 +169,8 @@ def _expected(job: Job, folder: Path) -> Entry:
 
 def find(name: str, among: Sequence[Entry]) -> Entry | None:
     """The comparison of that name; the newest for none, or for one that is not there."""
-    return next((entry for entry in among if name in (entry.name, entry.path.name)), among[0] if among else None)
+    meant = [entry for entry in among if name == entry.name] or [entry for entry in among if name == entry.path.name] or list(among)
+    return meant[0] if meant else None
 
 
 def job_of(entry: Entry, jobs: Iterable[Job]) -> Job | None:

@@ -8,21 +8,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from analysis import recipes
 from analysis.venues import WIDTHS
-from app.reading import loading, recorded
+from app.reading import loading, naming, recorded
 from app.reading.recorded import Recorded
 from interplay import compare
 from interplay.errors import ConfigError, InterplayError, StoreError, allowed, nearest
-from interplay.reading import RUN
-from interplay.store import Runs
 
 #: Figures in one basket, and bytes of its JSON: far more than a paper has.
 MOST, _MOST_BYTES = 60, 2**18
@@ -41,7 +37,7 @@ class Item:
 
     @classmethod
     def of(cls, name: str, recordings: Sequence[Recorded], settings: Mapping[str, Any]) -> Item:
-        return cls(name, tuple(name_of(one.path) for one in recordings), typed(name, settings))
+        return cls(name, tuple(naming.name_of(one.path) for one in recordings), typed(name, settings))
 
     def chosen(self) -> dict[str, Any]:
         """The settings as the figure takes them. Raises `ConfigError`."""
@@ -100,56 +96,27 @@ def word_of(value: Any) -> str:
 # --- runs by name ------------------------------------------------------------------------------
 
 
-def name_of(path: Path) -> str:
-    """The shortest name by which `look_up` finds this run: below its root, with the root's name in front where another has one of that name."""
-    place = Path(os.path.abspath(path))
-    for root, called in loading.root_names().items():
-        if place != root and place.is_relative_to(root):
-            name = place.relative_to(root).as_posix()
-            return name if [*_places(name), *_places(name, compare.PLAN)][:1] == [place] else f"{called}/{name}"
-    return place.name
-
-
 def choices(*, many: bool) -> list[str]:
     """Names of all runs that are shown, rows of comparisons among them; with `many` first those of comparisons."""
     folders = [path.parent for root in loading.roots() for path in sorted(root.glob(f"*/{compare.PLAN}"))]
-    rows = [name_of(folder / row) for folder in folders for row in recorded.rows(folder)]
-    runs = [name_of(summary.path) for summary in loading.summaries() if summary.state != "unreadable"]
-    return [*([name_of(folder) for folder in folders] if many else []), *runs, *rows]
+    rows = [naming.name_of(folder / row) for folder in folders for row in recorded.rows(folder)]
+    runs = [naming.name_of(summary.path) for summary in loading.summaries() if summary.state != "unreadable"]
+    return [*([naming.name_of(folder) for folder in folders] if many else []), *runs, *rows]
 
 
 def expand(name: str) -> list[Recorded]:
     """A run, or the finished rows of a comparison. Raises `StoreError`."""
-    found = _places(name, compare.PLAN)
+    found = naming.places(name, compare.PLAN)
     return recorded.of_comparison(found[0]) if found else [look_up(name)]
 
 
 def look_up(name: str) -> Recorded:
     """The run of that name in the folders that are shown, or in a comparison there. Raises `StoreError`."""
-    found = _places(name)
+    found = naming.places(name)
     if not found:
         known = [summary.run for summary in loading.summaries()]
         raise StoreError(f"there is no run {name!r} here{nearest(name, known)}")
     return recorded.at(found[0])
-
-
-def _places(name: str, holds: str = RUN) -> list[Path]:
-    """Folders of that name with this file in them, in the order of the roots."""
-    roots = loading.root_names()
-    named = [_inside(root, name) for root in roots]
-    named += [_inside(root, name.removeprefix(f"{called}/")) for root, called in roots.items() if name.startswith(f"{called}/")]
-    return [path for path in named if path is not None and (path / holds).is_file()]
-
-
-def _inside(root: Path, name: str) -> Path | None:
-    """One folder after the other, none of which may lead out of the one before."""
-    parts = name.split("/")
-    try:
-        for part in parts[:3]:
-            root = Runs(root).path(part)
-    except StoreError:
-        return None
-    return root if len(parts) <= 3 else None
 
 
 # --- in a link ---------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from app.compare.standings import Entry
 from app.export import basket
 from app.interplay import cards
 from app.parts import controls, widgets
-from app.reading import loading, recorded
+from app.reading import loading, naming, recorded
 from app.reading.recorded import Recorded
 from app.runs import grouping
 from interplay.errors import InterplayError
@@ -111,7 +111,7 @@ def choose(runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> Choice:
     """Runs and comparisons by name, in the URL; where this page has none yet, the run of another page, or the newest."""
     held, other = st.session_state.get("runs", st.query_params.get_all("runs")), st.query_params.get("run", "")
     runs = _with_rows(runs, [*held, other])
-    names = loading.names(runs)
+    names = naming.names(runs)
     options = [*names, *(one.name for one in comparisons if one.name not in names)]
     known = [name for name in (_known(name, runs, options) for name in held) if name]
     if "runs" not in st.session_state:
@@ -127,12 +127,12 @@ def choose(runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> Choice:
 
 def _known(name: str, runs: Sequence[RunSummary], options: Sequence[str]) -> str | None:
     """What a name means here; None if nothing."""
-    return name if name in options else loading.full_name(name, runs)
+    return name if name in options else naming.full_name(name, runs)
 
 
 def _with_rows(runs: Sequence[RunSummary], names: Sequence[str]) -> list[RunSummary]:
     """The runs, and those rows of comparisons that are asked for by name (`COMPARISON/ROW`)."""
-    found = [*runs, *(row for name in names for row in loading.inside(name))]
+    found = [*runs, *(row for name in names for row in naming.inside(name))]
     return list({Path(one.path).resolve(): one for one in found}.values())
 
 
@@ -143,7 +143,7 @@ def _default(runs: Sequence[RunSummary], options: Sequence[str]) -> str:
 
 def chosen(names: Sequence[str], runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> Choice:
     """What these names mean; a run that is named twice counts once."""
-    known = loading.names(runs)
+    known = naming.names(runs)
     single = [runs[known.index(name)] for name in names if name in known]
     rows = [row for name in names if name not in known for one in comparisons if one.name == name for row in one.recordings()]
     found = [recorded.of(one) for one in single if one.state != "unreadable"] + rows
@@ -155,7 +155,7 @@ def siblings(choice: Choice, runs: Sequence[RunSummary]) -> list[str]:
     here = {one.path for one in choice.summaries}
     groups = [group.runs for group in grouping.configurations(runs) if any(one.path in here for one in group.runs)]
     others = {one.path for group in groups for one in group if one.path not in here}
-    return [name for name, one in zip(loading.names(runs), runs, strict=True) if one.path in others]
+    return [name for name, one in zip(naming.names(runs), runs, strict=True) if one.path in others]
 
 
 def offer(names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from app.compare import standings
 from app.compare.standings import Entry
 from app.parts import widgets
 from app.queue.job import Job
-from app.reading import loading
+from app.reading import loading, naming
 from app.runs import bringing, grouping, listing, tidying
 from app.train import launch
 from interplay.errors import InterplayError
@@ -33,7 +33,7 @@ def show_list() -> None:
 
 def show_runs(found: Sequence[RunSummary], runs: Sequence[RunSummary]) -> None:
     """The runs that were searched for, each or by configuration, and what is selected."""
-    named = dict(zip([run.path for run in runs], loading.names(runs), strict=True))
+    named = dict(zip([run.path for run in runs], naming.names(runs), strict=True))
     if not found:
         widgets.nothing("No run matches the search and the filters.")
     elif st.session_state.get("show") == "configurations":
@@ -101,7 +101,7 @@ def show_comparisons(comparisons: Sequence[Entry], jobs: Sequence[Job]) -> None:
         listing.to_compare(opened)
         tidying.delete_comparison(opened, jobs)
     if rows := grouping.rows(opened):
-        named = dict(zip([row.path for row in rows], loading.names(rows), strict=True))
+        named = dict(zip([row.path for row in rows], naming.names(rows), strict=True))
         show_selected(listing.run_table(rows, named, "row", "Rows of the comparison"), named, own=False)
 
 

@@ -20,7 +20,7 @@ from analysis import explain, recipes, screen, tables
 from analysis.spec import FigureSpec
 from app.export import basket
 from app.parts import canvas
-from app.reading import loading
+from app.reading import loading, naming
 from app.reading.recorded import Recorded
 from interplay.records import STREAMS
 from interplay.store import RunSummary
@@ -62,12 +62,12 @@ def choice(label: str, options: Sequence[str], key: str, names: dict[str, str] |
 
 def pick_run(runs: Sequence[RunSummary]) -> RunSummary | None:
     """The run to look at; None if there is none."""
-    runs = [*runs, *loading.inside(st.query_params.get("run", ""))]
-    names = loading.names(runs)
+    runs = [*runs, *naming.inside(st.query_params.get("run", ""))]
+    names = naming.names(runs)
     if not names:
         return None
     wanted = st.session_state.get("run") or st.query_params.get("run")
-    full = loading.full_name(wanted, runs) if wanted else names[0]
+    full = naming.full_name(wanted, runs) if wanted else names[0]
     if full not in (None, wanted):  # the first visit, an old link, or a name that two runs have now
         if "run" not in st.session_state:
             st.query_params["run"] = full
@@ -76,7 +76,7 @@ def pick_run(runs: Sequence[RunSummary]) -> RunSummary | None:
     chosen = st.selectbox("Run", names, index=None, required=True, key="run", bind="query-params", label_visibility="collapsed")
     if chosen is None and (asked := st.query_params.get("run")):
         st.caption(escape(f"There is no run {asked} here; this is {names[0]}."))
-    return loading.find(chosen or names[0], list(runs))
+    return naming.find(chosen or names[0], list(runs))
 
 
 def several(label: str, options: Sequence[str], key: str) -> list[str]:

@@ -5,10 +5,8 @@ No pictures and no widgets. Everything that comes from disk comes through `inter
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,6 @@ import pyarrow as pa
 
 from analysis import tables
 from analysis.trajectory import Trajectory
-from interplay.compare import PLAN
 from interplay.errors import InterplayError, StoreError
 from interplay.reading import summarise
 from interplay.records import END_STATES, ROLES, STREAMS, RunInfo, Stream
@@ -47,21 +44,6 @@ def again(summary: RunSummary) -> RunSummary:
         return summarise(Path(summary.path))
     except StoreError:
         return summary
-
-
-def search(runs: list[RunSummary], words: str) -> list[RunSummary]:
-    """Runs that contain all the words in name, state, method, task or seed; `method:ppo,rloo` or `updates:12` asks for a setting, `in:runs` for a root."""
-    fields = {"state", "in", *(str(key).lower() for run in runs for key in run.config)}
-    return [run for run in runs if all(_holds(run, word, fields) for word in words.lower().split())]
-
-
-def _holds(run: RunSummary, word: str, fields: set[str]) -> bool:
-    """A word with a colon asks for a field only if there is such a field: a name may hold a colon, too."""
-    field, colon, values = word.partition(":")
-    if colon and field in fields:
-        own = {str(key).lower(): value for key, value in run.config.items()} | {"state": run.state, "in": source(run)}
-        return str(own.get(field, "")).lower() in values.split(",")
-    return word in f"{run.run} {run.state} {run.method} {run.task} seed {run.seed}".lower()
 
 
 def ends(summary: RunSummary) -> Mapping[str, tables.Ends]:
@@ -176,57 +158,3 @@ def _written(part: Path) -> float:
         return part.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def root_names() -> dict[Path, str]:
-    """What each root is called: the end of its path, as long as it takes to tell the roots apart."""
-    found = roots()
-    return {root: next(name for name in _ends_of(root) if sum(name in _ends_of(other) for other in found) == 1) for root in found}
-
-
-def _ends_of(path: Path) -> list[str]:
-    """`/data/me/runs` -> `runs`, `me/runs`, `data/me/runs`, and the whole."""
-    parts = path.parts[1:]
-    return ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)] + [str(path)]
-
-
-def source(summary: RunSummary) -> str:
-    """What the folder that holds the run is called."""
-    return folder_of(Path(summary.path))
-
-
-def folder_of(path: Path) -> str:
-    """What the folder that holds a run or a comparison is called."""
-    return root_names().get(path.parent, path.parent.name)
-
-
-def names(among: Sequence[RunSummary]) -> list[str]:
-    """The runs' names for a URL: with the folder in front (`ROOT/RUN`) where two have the same name, or for a row of a comparison."""
-    count, shown = Counter(summary.run for summary in among), root_names()
-    plain = [count[summary.run] == 1 and Path(summary.path).parent in shown for summary in among]
-    return [summary.run if alone else f"{source(summary)}/{summary.run}" for summary, alone in zip(among, plain, strict=True)]
-
-
-def full_name(name: str, among: Sequence[RunSummary]) -> str | None:
-    """What a name means among these, as `names` has it: an old link without the root means the first of that name. None if there is no such run."""
-    known = names(among)
-    bare = [summary.run for summary in among]
-    return name if name in known else known[bare.index(name)] if name in bare else None
-
-
-def inside(name: str) -> list[RunSummary]:
-    """The row of a comparison that `COMPARISON/ROW` means; none if there is no such row."""
-    folder, _, row = name.rpartition("/")
-    for root in roots():
-        with contextlib.suppress(StoreError):
-            if (Runs(root).path(folder) / PLAN).is_file():
-                return [summary for summary in Runs(root / folder).list() if summary.run == row]
-    return []
-
-
-def find(name: str, among: Sequence[RunSummary]) -> RunSummary:
-    """The run of that name; the first where only the name is given and two have it. Raises `StoreError` with the names there are."""
-    known, full = names(among), full_name(name, among)
-    if full is not None:
-        return among[known.index(full)]
-    raise StoreError(f"there is no run {name!r}; known: {', '.join(known) or 'none'}")

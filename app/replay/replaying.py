@@ -15,7 +15,7 @@ import streamlit as st
 from analysis import beside, figures, moments, recipes, screen, tables
 from app.export import basket
 from app.parts import canvas, widgets
-from app.reading import loading, recorded
+from app.reading import loading, naming, recorded
 from app.reading.recorded import Recorded
 from app.replay import branching, playing
 from interplay.errors import InterplayError
@@ -94,8 +94,8 @@ def _look(summary: RunSummary) -> Look:
 
 def pick_other(runs: Sequence[RunSummary], first: RunSummary) -> RunSummary | None:
     """A second run to see beside the first, from the URL; None if there is none, with the reason where one was asked for."""
-    among = list({run.path: run for run in [*runs, *_rows_beside(first), *loading.inside(st.query_params.get("versus", ""))]}.values())
-    names = loading.names(among)
+    among = list({run.path: run for run in [*runs, *_rows_beside(first), *naming.inside(st.query_params.get("versus", ""))]}.values())
+    names = naming.names(among)
     chosen = st.selectbox("Beside", names, index=None, key="versus", bind="query-params", label_visibility="collapsed", placeholder="Beside another run")
     if chosen not in names:
         return None

@@ -17,7 +17,7 @@ from analysis.uncertainty import interval_over_seeds
 from app.compare import standings
 from app.compare.standings import Entry
 from app.queue.job import Job
-from app.reading import loading, recordings
+from app.reading import loading, naming, recordings
 from interplay.config import RunConfig
 from interplay.records import RunInfo
 from interplay.store import Runs, RunSummary
@@ -181,7 +181,7 @@ def state(comparison: Entry, jobs: Sequence[Job]) -> str:
 
 def told(comparison: Entry, jobs: Sequence[Job]) -> dict[str, set[str]]:
     """What can be asked of a comparison, in small letters: the values that its rows have of each setting, its state, and the folder that holds it."""
-    values = {"state": {state(comparison, jobs)}, "in": {loading.folder_of(comparison.path).lower()}}
+    values = {"state": {state(comparison, jobs)}, "in": {naming.folder_of(comparison.path).lower()}}
     for row in (now.row for now in comparison.arms):
         for name, value in row.config.to_mapping().items():
             values.setdefault(name, set()).add(str(value).lower())
@@ -190,7 +190,7 @@ def told(comparison: Entry, jobs: Sequence[Job]) -> dict[str, set[str]]:
 
 
 def search(comparisons: Sequence[Entry], jobs: Sequence[Job], words: str) -> list[Entry]:
-    """The comparisons that hold all the words, as `loading.search` has it: in name, state, or the method, task, model or seed of a row; or `FIELD:VALUE`."""
+    """The comparisons that hold all the words, as `naming.search` has it: in name, state, or the method, task, model or seed of a row; or `FIELD:VALUE`."""
     wanted = words.lower().split()
     return [one for one in comparisons if not wanted or _hold(one.name.lower(), told(one, jobs), wanted)]
 

@@ -15,7 +15,7 @@ from analysis import tables
 from app.compare.standings import Entry
 from app.parts import widgets
 from app.queue.job import Job
-from app.reading import loading
+from app.reading import loading, naming
 from app.runs import grouping
 from app.runs.grouping import Configuration
 from interplay.records import RunInfo
@@ -65,7 +65,7 @@ def _known(name: str, runs: Sequence[RunSummary], comparisons: Sequence[Entry]) 
 
 def found(runs: list[RunSummary]) -> list[RunSummary]:
     """The runs that the search words and the filters leave."""
-    left = loading.search(runs, st.session_state.get("q") or "")
+    left = naming.search(runs, st.session_state.get("q") or "")
     for key, name in _FILTERS.items():
         if wanted := st.session_state.get(key):
             left = [run for run in left if getattr(run, name) in wanted]
@@ -97,7 +97,7 @@ def run_table(runs: Sequence[RunSummary], named: Mapping[Path, str], key: str = 
     frame = pd.DataFrame([_row(run, named[run.path]) for run in runs])
     frame["created"] = frame["age"] = pd.to_datetime(frame["created"], utc=True, errors="coerce", format="ISO8601")
     names = [named[run.path] for run in runs]
-    wanted = [loading.full_name(name, runs) or name for name in st.query_params.get_all(key)]
+    wanted = [naming.full_name(name, runs) or name for name in st.query_params.get_all(key)]
     picked = _picked(_without_empty(frame), [place for place, name in enumerate(names) if name in wanted], key, names, alt)
     return [runs[place] for place in picked]
 
@@ -116,7 +116,7 @@ def _row(run: RunSummary, name: str) -> dict[str, Any]:
         "proxy": grouping.change(scores, "proxy"),
         "age": None,
         "created": run.created,
-        "in": loading.source(run),
+        "in": naming.source(run),
         "problem": "; ".join(run.problems).replace(f"{run.path}/", ""),
     }
 
@@ -236,7 +236,7 @@ def _comparison_row(comparison: Entry, jobs: Sequence[Job]) -> dict[str, Any]:
         "progress": _percent(comparison.done / planned) if state == "running" else None,
         "age": None,
         "created": comparison.created,
-        "in": loading.folder_of(comparison.path),
+        "in": naming.folder_of(comparison.path),
         "problem": comparison.problem,
     }
 

@@ -12,7 +12,7 @@ import streamlit as st
 from app.compare.standings import Entry
 from app.parts import widgets
 from app.queue.job import Job
-from app.reading import loading
+from app.reading import loading, naming
 from app.runs import trash
 from app.runs.trash import Thrown
 from app.train import launch
@@ -126,7 +126,7 @@ def contents() -> None:
 
 
 def _line(one: Thrown) -> None:
-    root = loading.root_names()[one.root]
+    root = naming.root_names()[one.root]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.text(one.run, width="stretch")
         st.text(f"{one.kind} from {root}, {widgets.ago(time.time() - one.when.timestamp())} ago, {_size([one])}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from app.compare import standings
 from app.compare.standings import Entry
 from app.queue.job import Job
-from app.reading import loading
+from app.reading import loading, naming
 from interplay import compare, disk
 from interplay.errors import StoreError
 from interplay.reading import LOCK
@@ -91,12 +91,12 @@ def _must_stay(name: str, path: Path, live: str | None) -> str | None:
 
 
 def throw(names: Sequence[str]) -> Iterator[Thrown]:
-    """Move the runs of these names (as `loading.names` has them) into the trash of their roots, one by one.
+    """Move the runs of these names (as `naming.names` has them) into the trash of their roots, one by one.
 
     Raises `StoreError` with the reason: before the first one moves where a name or a rule is against it, at that run where its disk or writer is.
     """
     listed = loading.summaries()
-    known = dict(zip(loading.names(listed), listed, strict=True))
+    known = dict(zip(naming.names(listed), listed, strict=True))
     for name in names:
         if name not in known:
             raise StoreError(f"there is no run {name!r} any more; it may have been deleted in another tab")
@@ -197,7 +197,7 @@ def _nbytes(path: str) -> int:
 
 def find(id: str, root: str) -> Thrown:
     """What has that id in the trash of the root of that name. Raises `StoreError` if it is not there."""
-    named = loading.root_names()
+    named = naming.root_names()
     for thrown in contents():
         if (thrown.id, named[thrown.root]) == (id, root):
             return thrown

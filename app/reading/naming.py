@@ -1,0 +1,121 @@
+"""What runs and comparisons are called in links and lists, and which of them a name means.
+
+A name is a path below a folder that is shown: `RUN`, `COMPARISON`, or `COMPARISON/ROW`. Where two folders hold one of that name, the folder stands in
+front. Names come from anywhere: none leads out of its folder, and a name without its folder means the first one there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.reading.loading import roots
+from interplay.compare import PLAN
+from interplay.errors import StoreError
+from interplay.reading import RUN
+from interplay.store import Runs, RunSummary
+
+
+def root_names() -> dict[Path, str]:
+    """What each root is called: the end of its path, as long as it takes to tell the roots apart."""
+    found = roots()
+    return {root: next(name for name in _ends_of(root) if sum(name in _ends_of(other) for other in found) == 1) for root in found}
+
+
+def _ends_of(path: Path) -> list[str]:
+    """`/data/me/runs` -> `runs`, `me/runs`, `data/me/runs`, and the whole."""
+    parts = path.parts[1:]
+    return ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)] + [str(path)]
+
+
+# --- from a folder to its name -----------------------------------------------------------------
+
+
+def name_of(path: Path) -> str:
+    """The shortest name that `places` finds this run or comparison by."""
+    place = Path(os.path.abspath(path))
+    for root, called in root_names().items():
+        if place == root:
+            return called
+        if place.is_relative_to(root):
+            name = place.relative_to(root).as_posix()
+            return name if {*places(name), *places(name, PLAN)} <= {place} else f"{called}/{name}"
+    return place.name
+
+
+def folder_of(path: Path) -> str:
+    """What the folder that holds a run or a comparison is called."""
+    return root_names().get(path.parent) or name_of(path.parent)
+
+
+def source(summary: RunSummary) -> str:
+    """What the folder that holds the run is called."""
+    return folder_of(Path(summary.path))
+
+
+def names(among: Sequence[RunSummary]) -> list[str]:
+    """The runs' names for a URL: with the folder in front (`ROOT/RUN`) where two have the same name, or for a row of a comparison."""
+    count, shown = Counter(summary.run for summary in among), root_names()
+    plain = [count[summary.run] == 1 and Path(summary.path).parent in shown for summary in among]
+    return [summary.run if alone else f"{source(summary)}/{summary.run}" for summary, alone in zip(among, plain, strict=True)]
+
+
+# --- from a name to what it means --------------------------------------------------------------
+
+
+def places(name: str, holds: str = RUN) -> list[Path]:
+    """Folders of that name with this file in them, in the order of the roots."""
+    shown = root_names()
+    named = [_below(root, name) for root in shown]
+    named += [_below(root, name.removeprefix(f"{called}/")) for root, called in shown.items() if name.startswith(f"{called}/")]
+    named += [root for root, called in shown.items() if name == called]
+    return [path for path in named if path is not None and (path / holds).is_file()]
+
+
+def _below(root: Path, name: str) -> Path | None:
+    """One folder after the other, none of which may lead out of the one before."""
+    parts = name.split("/")
+    try:
+        for part in parts[:3]:
+            root = Runs(root).path(part)
+    except StoreError:
+        return None
+    return root if len(parts) <= 3 else None
+
+
+def full_name(name: str, among: Sequence[RunSummary]) -> str | None:
+    """What a name means among these, as `names` has it: an old link without the root means the first of that name. None if there is no such run."""
+    known = names(among)
+    bare = [summary.run for summary in among]
+    return name if name in known else known[bare.index(name)] if name in bare else None
+
+
+def inside(name: str) -> list[RunSummary]:
+    """The row of a comparison that `COMPARISON/ROW` means; none if there is no such row."""
+    folder, _, row = name.rpartition("/")
+    return [summary for place in places(folder, PLAN)[:1] for summary in Runs(place).list() if summary.run == row]
+
+
+def find(name: str, among: Sequence[RunSummary]) -> RunSummary:
+    """The run of that name; the first where only the name is given and two have it. Raises `StoreError` with the names there are."""
+    known, full = names(among), full_name(name, among)
+    if full is not None:
+        return among[known.index(full)]
+    raise StoreError(f"there is no run {name!r}; known: {', '.join(known) or 'none'}")
+
+
+def search(runs: list[RunSummary], words: str) -> list[RunSummary]:
+    """Runs that contain all the words in name, state, method, task or seed; `method:ppo,rloo` or `updates:12` asks for a setting, `in:runs` for a root."""
+    fields = {"state", "in", *(str(key).lower() for run in runs for key in run.config)}
+    return [run for run in runs if all(_holds(run, word, fields) for word in words.lower().split())]
+
+
+def _holds(run: RunSummary, word: str, fields: set[str]) -> bool:
+    """A word with a colon asks for a field only if there is such a field: a name may hold a colon, too."""
+    field, colon, values = word.partition(":")
+    if colon and field in fields:
+        own = {str(key).lower(): value for key, value in run.config.items()} | {"state": run.state, "in": source(run)}
+        return str(own.get(field, "")).lower() in values.split(",")
+    return word in f"{run.run} {run.state} {run.method} {run.task} seed {run.seed}".lower()
