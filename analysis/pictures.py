@@ -77,16 +77,20 @@ def _by_pca(parts: Sequence[Trajectory], same_length: bool, components: int, of:
     """A long path is placed once, whatever its scale and however many components are drawn (`projection.Route`)."""
     routes = projection.routes(parts, of, same_length=same_length, also=quality.POINTS)
     flat = projection.drawn(routes, components, seed)
-    found, (_, low, high) = float(flat.explained_C.sum()), flat.null.together
-    verdict = "more than chance" if found > high else "no more than chance: do not read shape into it"
-    axes = [Axis(f"c{i + 1}", f"component {i + 1}", f"{flat.explained_C[i]:.0%} of variance") for i in range(components)]
-    told = _PCA.format(count=len(flat.explained_C), found=found, chance=_CHANCE[of], low=low, high=high, verdict=verdict)
     counts = [len(route) for route in routes]
     some = projection.spread(sum(counts), quality.POINTS)
     high_ND = np.concatenate([route.at(rows) for route, rows in zip(routes, projection.apart(some, counts), strict=True)])
     with one_thread():
         kept = quality.quality(high_ND, np.concatenate(flat.paths_P)[some])
-    return flat.paths_P, [np.arange(count) for count in counts], axes, told + _KEPT.format(kept=kept)
+    axes = [Axis(f"c{i + 1}", f"component {i + 1}", f"{flat.explained_C[i]:.0%} of variance") for i in range(components)]
+    return flat.paths_P, [np.arange(count) for count in counts], axes, _beside_chance(flat, of) + _KEPT.format(kept=kept)
+
+
+def _beside_chance(flat: projection.Projection, of: Of) -> str:
+    """How much of the variance the axes explain, and how much they would by chance."""
+    found, (_, low, high) = float(flat.explained_C.sum()), flat.null.together
+    verdict = "more than chance" if found > high else "no more than chance: do not read shape into it"
+    return _PCA.format(count=len(flat.explained_C), found=found, chance=_CHANCE[of], low=low, high=high, verdict=verdict)
 
 
 def _by_neighbours(parts: Sequence[Trajectory], same_length: bool, method: str, components: int, of: Of, seed: int) -> _Drawn:

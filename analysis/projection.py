@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +40,8 @@ DRAWS = 100
 _WIDEST = 3
 #: From so many rows on, the largest eigenvalues of a walk are found alone, which takes a third of the time.
 _MANY = 100
+#: Draws chance while paths are placed: one at a time, because the same draws are asked for twice.
+_BESIDE = ThreadPoolExecutor(1, "chance")
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,16 @@ class Null:
 
 @dataclass(frozen=True)
 class Projection:
-    """Paths P in one flat space, each (U + 1) x C, with what the axes explain."""
+    """Paths P in one flat space, each (U + 1) x C, with what the axes explain. `chance` gives what they explain of chance, and may wait for it."""
 
     paths_P: tuple[Floats, ...]
     explained_C: Doubles
-    null: Null
+    chance: Callable[[], Null]
     fitted: int
+
+    @property
+    def null(self) -> Null:
+        return self.chance()
 
 
 def part_of(trajectory: Trajectory, layer: int | None = None, kind: str | None = None) -> Trajectory:
@@ -107,7 +114,7 @@ def pca(paths_PUD: Sequence[npt.ArrayLike], components: int = 2, seed: int = 0, 
     flat, explained, kept_P = _principal(paths, components, seed)
     norms = [chance_norms(path, kept, of) for path, kept in zip(paths, kept_P, strict=True)]
     null = random_walk_null(norms, paths[0].shape[1], components, seed, of=of)
-    return Projection(flat, explained, null, sum(len(kept) for kept in kept_P))
+    return Projection(flat, explained, lambda: null, sum(len(kept) for kept in kept_P))
 
 
 def placed(paths_PUD: Sequence[Doubles], components: int = 2, seed: int = 0) -> tuple[Floats, ...]:
@@ -223,18 +230,15 @@ def apart(rows_N: Ints, counts: Sequence[int]) -> list[Ints]:
 
 
 def drawn(paths: Sequence[Route], components: int = 2, seed: int = 0) -> Projection:
-    """What `pca` finds for these paths, with its errors."""
+    """What `pca` finds for these paths, with its errors. Chance knows lengths only, so that it is drawn beside them."""
     _check(paths)
+    width = paths[0].path.updates_UD.shape[1]
+    chance = _BESIDE.submit(random_walk_null, [path.norms() for path in paths], width, components, seed, of=paths[0].of)
     with one_thread():
-        return _drawn(paths, components, seed)
-
-
-def _drawn(paths: Sequence[Route], components: int, seed: int) -> Projection:
-    model = _fitted(np.concatenate([path.at(path.kept) for path in paths]), components, seed)
-    centre_C = model.mean_ @ model.components_.T
-    flat = upright([widened(path.onto(model.components_) - centre_C, components) for path in paths])
-    null = random_walk_null([path.norms() for path in paths], model.n_features_in_, components, seed, of=paths[0].of)
-    return Projection(tuple(flat), _shares_of(model, components), null, sum(len(path.kept) for path in paths))
+        model = _fitted(np.concatenate([path.at(path.kept) for path in paths]), components, seed)
+        centre_C = model.mean_ @ model.components_.T
+        flat = upright([widened(path.onto(model.components_) - centre_C, components) for path in paths])
+    return Projection(tuple(flat), _shares_of(model, components), chance.result, sum(len(path.kept) for path in paths))
 
 
 def _check(paths: Sequence[Route]) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 _LOCK = Lock()
-_inside: list[threadpool_limits] = []
+_inside: list[Any] = []
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Linear algebra of the whole process on one thread until the last caller has left: the limit belongs to the process, not to who sets it."""
     with _LOCK:
-        _inside.append(_inside[0] if _inside else threadpool_limits(1))
+        _inside.append(_inside[0] if _inside else _libraries(len(sys.modules)).limit(limits=1))
     try:
         yield
     finally:
@@ -24,3 +27,9 @@ def one_thread() -> Iterator[None]:
             limit = _inside.pop()
             if not _inside:
                 limit.restore_original_limits()
+
+
+@functools.lru_cache(maxsize=1)
+def _libraries(modules: int) -> ThreadpoolController:  # noqa: ARG001 - modules only ever come, and a new one may bring a library
+    """The libraries that count threads, which takes longer to find out than many a product."""
+    return ThreadpoolController()

@@ -55,8 +55,8 @@ class Trajectory:
     _surveys: dict[bytes, Survey] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @classmethod
-    def from_table(cls, directions: pa.Table, role: str, spec: SketchSpec, *, run: str = "", updates: pa.Table | None = None) -> Trajectory:
-        """Build from rows of `directions`; norms come from `updates` where it is given, else from the sketches.
+    def from_table(cls, directions: pa.Table, role: str, spec: SketchSpec, *, run: str = "") -> Trajectory:
+        """Build from rows of `directions`; norms are those of the sketches.
 
         Raises `ValueError` if the sketches are not of the size or space that `spec` says.
         """
@@ -65,7 +65,7 @@ class Trajectory:
         places = rows.select(["clock", "update", "iteration", "module", "layer"]).to_pandas()
         times, modules, u, t = _index(places)
         sketches = _sketches(rows, u, t, (len(times), len(modules), spec.k))
-        norms = np.linalg.norm(sketches, axis=2) if updates is None else _norms(updates, role, spec.space, times, modules)
+        squares = np.einsum("utk,utk->ut", sketches, sketches, dtype=np.float64)  # a tenth of the time of numpy's norm
         return cls(
             run=run,
             role=role,
@@ -75,7 +75,7 @@ class Trajectory:
             iterations_U=times["iteration"].to_numpy(np.int64),
             modules_T=tuple(modules["module"].astype(str)),
             layers_T=modules["layer"].to_numpy(np.int64),
-            norms_UT=norms.astype(np.float32),
+            norms_UT=np.sqrt(squares).astype(np.float32),
             sketches_UTK=sketches,
         )
 
@@ -221,14 +221,3 @@ def _sketches(rows: pa.Table, u: Ints, t: Ints, shape: tuple[int, int, int]) -> 
         found[u[begin:end], t[begin:end]] = numbers
         begin = end
     return found
-
-
-def _norms(updates: pa.Table, role: str, space: str, times: pd.DataFrame, modules: pd.DataFrame) -> npt.NDArray[np.floating]:
-    rows = updates.filter(pc.and_(_is(updates, "role", role), _is(updates, "space", space)))
-    frame = rows.select(["clock", "module", "update_norm"]).to_pandas()
-    u = pd.Index(times["clock"]).get_indexer(pd.Index(frame["clock"]))
-    t = pd.Index(modules["module"]).get_indexer(pd.Index(frame["module"].astype(str)))
-    known = (u >= 0) & (t >= 0)
-    norms = np.full((len(times), len(modules)), np.nan, dtype=np.float32)
-    norms[u[known], t[known]] = frame["update_norm"].to_numpy(np.float32)[known]
-    return norms

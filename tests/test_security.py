@@ -285,7 +285,11 @@ def test_every_answer_keeps_the_browser_here(server: Server, path: str) -> None:
 
 
 def test_charts_have_their_library_from_here_packed_or_not(server: Server) -> None:
-    file = (Path(plotly.__file__).with_name("package_data") / "plotly.min.js").read_bytes()
+    whole = (Path(plotly.__file__).with_name("package_data") / "plotly.min.js").read_bytes()
+    file = library.plain()
+    assert len(whole) - 400 < len(file) < len(whole), "what was left out is the function around it"
+    assert file[400:-1] in whole
+    assert b"Licensed under the MIT license" in file[:200]
     for path, early in (("/", True), ("/replay", True), (library.ADDRESS, False), ("/_stcore/health", False)):
         assert (f"<{library.ADDRESS}>" in server.get(path)[1].get("link", "")) is early, path
     for asked, unpacked in (("gzip, br", gzip.decompress), ("identity", bytes)):

@@ -42,7 +42,7 @@ def test_positions_are_running_sums(run: RunStore) -> None:
 
 
 def test_a_layer_is_the_sum_of_its_modules(run: RunStore) -> None:
-    path = Trajectory.from_table(run.read("directions"), "policy", run.info.sketch, updates=run.read("updates"))
+    path = Trajectory.from_table(run.read("directions"), "policy", run.info.sketch)
     layers = path.layers()
     mine = [t for t, layer in enumerate(path.layers_T) if layer == 1]
     assert layers.modules_T == ("layer 0", "layer 1", "layer 2")

@@ -35,6 +35,34 @@ def test_no_page_waits_for_a_library() -> None:
     assert found.split("\n")[0] == "[]"
 
 
+#: Prints which of the slow packages are there when the first page may be drawn, and which of them a figure of paths still has to load a moment later.
+SLOW = """
+import sys
+from app.entry import warming
+
+slow = ("sklearn", "scipy.stats", "scipy.signal", "scipy.spatial", "scipy.optimize", "matplotlib", "torch", "numba")
+warming.warm()
+print([name for name in slow if name in sys.modules])
+warming.later()
+known = set(sys.modules)
+import numpy as np
+from analysis import embedding, projection, quality, shapes
+
+walk = np.cumsum(np.random.default_rng(0).standard_normal((60, 8)), axis=0)
+projection.pca([walk])
+embedding.project("tsne", [walk], 2, 0)
+shapes.procrustes(walk, walk)
+print(sum(name.startswith(("scipy.", "sklearn.")) for name in set(sys.modules) - known))
+"""
+
+
+def test_the_first_chart_waits_for_no_library_of_statistics_and_the_next_find_it_there() -> None:
+    found = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True, check=True).stdout
+    there, loaded = found.split("\n")[:2]
+    assert there == "[]"
+    assert int(loaded) <= 5, "of more than a thousand"
+
+
 def test_a_library_that_is_missing_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warming, "LIBRARIES", ("no.such.library",))
     with pytest.raises(ModuleNotFoundError):

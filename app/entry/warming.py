@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import threading
 
 from app.server import library
 
 #: All that pages import and that takes long.
 LIBRARIES = ("app.parts.widgets", "app.replay.replaying", "app.runs.listing", "app.train.launch", "app.interplay.cards", "app.compare.findings")
+#: What `analysis` imports when it is needed: half of all the time, and no first chart needs it.
+LATER = ("sklearn.decomposition", "sklearn.manifold", "sklearn.metrics.pairwise", "scipy.stats", "scipy.signal")
 
 _READY = threading.Event()
 
@@ -33,6 +36,8 @@ def _try() -> None:
     with contextlib.suppress(Exception):  # what fails here fails again on the page that needs it, and is told there
         warm()
     _READY.set()
+    with contextlib.suppress(Exception):
+        later()
     library.packed()  # for browsers; no page waits for it
 
 
@@ -41,6 +46,13 @@ def warm() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
     _draw()
+    inspect.stack()  # Streamlit looks at it before its first element, and Python then goes through all modules once
+
+
+def later() -> None:
+    """Import what pages need after their first chart; a page that comes before waits for that module alone."""
+    for name in LATER:
+        importlib.import_module(name)
 
 
 def _draw() -> None:

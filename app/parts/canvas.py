@@ -25,16 +25,10 @@ from app.server import library
 
 _HTML = '<div class="interplay-canvas" style="width:100%"></div>'
 _LIBRARY = """
-const library = (source) => (window.interplayPlotly ??= new Promise((done, fail) => {
-  if (window.Plotly) return done();
-  const script = document.createElement("script");
-  script.src = source;
-  script.onload = () => done();
-  script.onerror = () => {
-    window.interplayPlotly = undefined; // the next chart tries again
-    fail(new Error("plotly.js could not be loaded from " + source));
-  };
-  document.head.append(script);
+const library = (source) => (window.interplayPlotly ??= import(new URL(source + (window.interplayAgain ?? ""), location.href).href).catch(() => {
+  window.interplayPlotly = undefined; // the next chart tries again, under another name: a browser may keep a failure
+  window.interplayAgain = "?" + Date.now();
+  throw new Error("plotly.js could not be loaded from " + source);
 }));
 """
 _READY = (
@@ -148,7 +142,8 @@ function draw(Plotly, element, data) {
   element.first = figure.data.length;
   element.at = JSON.stringify(at ?? null);
   if (data.follows) layout.shapes = shapesOf(element, at);
-  Plotly.react(element, [...figure.data, ...solids(element, at)], layout, data.config);
+  const sharp = { plotGlPixelRatio: Math.min(2, Math.max(1, window.devicePixelRatio)) }; // plotly's own 2 is four times the pixels of an ordinary screen
+  Plotly.react(element, [...figure.data, ...solids(element, at)], layout, { ...data.config, ...sharp });
   element.follow = data.follows ? (now) => follow(Plotly, element, now) : undefined;
   element.watched ??= new ResizeObserver(() => element.isConnected && Plotly.Plots.resize(element));
   element.watched.observe(element);
