@@ -22,6 +22,8 @@ LEVEL, POWER = 0.95, 0.8
 DRAWS = 10_000
 _RUN = ["run", "method", "seed"]
 _FEW_SEEDS = 10
+#: What is said of the bootstrap alone: a table that shows Student's intervals only need not say it.
+BOOTSTRAP = "bootstrap intervals over so few are too narrow, read Student's t beside them"
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -139,21 +141,33 @@ def at_kl(curve_EK: Sequence[tuple[float, float]], target: float) -> float:
     return np.nan
 
 
-def matched(scores: pd.DataFrame, controls: Collection[str] = ()) -> tuple[float, dict[str, dict[str, float]]]:
-    """The smallest final mean KL over methods, and each method's change of score at that KL, from its mean path through the evaluations.
+def went(changes: pd.DataFrame) -> list[str]:
+    """Methods that ended farther from the reference than they began: the 95 % interval of their rise in KL is above zero.
+
+    Over runs and prompts, unlike scores: the question is whether these very runs moved by more than KL is measured to, not what further
+    seeds would do. A KL that stayed, or fell, is no distance that others could be compared at: after a warm start all others begin beyond it.
+    """
+    kl = changes[changes["iteration"] == 0].set_index(["run", "prompt_id"])["kl"].astype(float)
+    ends = last(changes).join(kl.rename("kl_before"), on=["run", "prompt_id"])
+    rises = (ends["kl"].astype(float) - ends["kl_before"]).groupby(ends["method"])
+    return [str(name) for name, rise in rises if student(rise.dropna().to_numpy())[0] > 0]
+
+
+def matched(scores: pd.DataFrame, among: Collection[str]) -> tuple[float, dict[str, dict[str, float]]]:
+    """The smallest final mean KL of the methods `among`, and each method's change of score at that KL, from its mean path through the evaluations.
 
     It answers "who gained more for the same distance from the reference?", but misleads where a method went much farther than the
     target: with few evaluations the straight line crosses a curve that rises like the root of KL (Gao et al. 2022, arXiv 2210.10760)
-    and so gives that method too little; and KL itself is a noisy mean over the held-out completions. Controls set no target.
+    and so gives that method too little; and KL itself is a noisy mean over the held-out completions. NaN where fewer than two methods get there.
     """
     points = scores.groupby(["method", "iteration"], as_index=False)[["kl", *JUDGES]].mean().sort_values(["method", "iteration"])
     finals = last(scores).groupby("method")["kl"].mean()
-    chosen = finals[[name for name in finals.index if name not in controls]]
-    target = float(chosen.min()) if len(chosen) else np.nan
-    if not target > 0:
-        return np.nan, {str(name): dict.fromkeys(JUDGES, np.nan) for name in finals.index}
+    target = float(finals[finals.index.isin(among)].min())
     curves = {str(name): part for name, part in points.groupby("method")}
-    return target, {name: {judge: at_kl(list(zip(part["kl"], part[judge], strict=True)), target) for judge in JUDGES} for name, part in curves.items()}
+    found = {name: {judge: at_kl(list(zip(part["kl"], part[judge], strict=True)), target) for judge in JUDGES} for name, part in curves.items()}
+    if sum(any(np.isfinite(list(row.values()))) for row in found.values()) < 2:
+        return np.nan, {name: dict.fromkeys(JUDGES, np.nan) for name in found}
+    return target, found
 
 
 def time_to(scores: pd.DataFrame, judge: str, target: float) -> pd.Series[float]:
@@ -252,18 +266,19 @@ def compare(completions: pd.DataFrame, metrics: pd.DataFrame, methods: Sequence[
 
     Raises `ValueError` if no run has held-out completions from before training.
     """
-    scores, changes = evaluations(completions, metrics), last(prompt_changes(completions))
+    scores, prompts = evaluations(completions, metrics), prompt_changes(completions)
+    changes = last(prompts)
     if scores.empty:
         raise ValueError("no run has held-out completions from before training (iteration 0), so there is no change to compare")
     runs = _runs(last(scores), costs(metrics), spending(completions, metrics), controls)
     names = [name for name in methods if name in set(runs["method"])]
-    target, equal_kl = matched(scores, controls)
+    target, equal_kl = matched(scores, set(went(prompts)) - set(controls))
     finals = runs[runs["method"] == names[0]][list(JUDGES)].mean()
     times = {judge: time_to(scores, judge, finals[judge]) for judge in JUDGES}
     table = [_method(name, runs[runs["method"] == name], equal_kl[name], times, name in controls) for name in names]
     differences = [difference(changes, name, names[0], judge) for name in names[1:] for judge in JUDGES if runs[judge].notna().any()]
     rows = [{str(key): value for key, value in row.items()} for row in runs.to_dict("records")]
-    return Comparison(rows, table, differences, target, [*_few(runs), *unequal(runs[~runs["control"]]), *_said(differences)])
+    return Comparison(rows, table, differences, target, [*_few(runs), *_apart(names, target), *unequal(runs[~runs["control"]]), *_said(differences)])
 
 
 def _runs(finals: pd.DataFrame, cost: pd.DataFrame, spent: pd.DataFrame, controls: Collection[str]) -> pd.DataFrame:
@@ -287,7 +302,16 @@ def _method(name: str, runs: pd.DataFrame, equal_kl: dict[str, float], times: di
 
 def _few(runs: pd.DataFrame) -> list[str]:
     fewest = int(runs.groupby("method")["seed"].nunique().min())
-    return [f"{fewest} seeds: bootstrap intervals over so few are too narrow, read Student's t beside them"] if fewest < _FEW_SEEDS else []
+    if fewest == 1:
+        return ["1 seed: a single value has no interval"]
+    return [f"{fewest} seeds: {BOOTSTRAP}"] if fewest < _FEW_SEEDS else []
+
+
+def _apart(names: Sequence[str], target: float) -> list[str]:
+    """Why there is nothing at equal KL, in one line in place of a table of gaps."""
+    if len(names) < 2 or np.isfinite(target):
+        return []
+    return ["nothing is compared at equal KL: controls aside, fewer than two methods ended farther from the reference than they began"]
 
 
 def _said(differences: Sequence[dict[str, Any]]) -> list[str]:

@@ -192,12 +192,12 @@ FIGURES: Mapping[str, Explanation] = {
 CLAIMS: Mapping[str, Explanation] = {
     "C1": Explanation(
         "Whether updates of policy and reward model are orthogonal, all modules as one vector.",
-        f"mean over policy updates of {_COSINE}\nyes: its 95 % interval lies within ±0.1; no: beyond 0.1 on one side",
+        f"mean over policy updates of {_COSINE}\nyes: its 95 % interval lies within ±0.1; no: beyond 0.1 on one side; 20 cosines at least",
         f"{_ORTHOGONAL}; the whole may be small while single modules couple in both signs.",
     ),
     "C2": Explanation(
         "Whether an update of the policy goes on where the last one went.",
-        "mean of cos(d_t, d_(t−1))\nyes: its 95 % interval lies above 0.05; no: below",
+        "mean of cos(d_t, d_(t−1))\nyes: its 95 % interval lies above 0.05; no: below; 20 cosines at least",
         f"{_MOMENTUM}; longer lags and whole iterations are free of most of it.",
     ),
     "C3": Explanation(
@@ -212,7 +212,8 @@ CLAIMS: Mapping[str, Explanation] = {
     ),
     "C5": Explanation(
         "Whether it gets as far as first order in no more time.",
-        "time(zopro) / time(first order), and gain(zopro) − gain(first order)\nyes: surely no more than 0.1 SD behind, at most 1.1 times as long",
+        "time(zopro) / time(first order), and gain(zopro) − gain(first order)\n"
+        "no: surely behind, or surely more than 1.1 times as long; yes: surely no more than 0.1 SD behind, and at most 1.1 times as long",
         "Time depends on the machine and on what else it did.",
     ),
     "C6": Explanation(

@@ -42,6 +42,8 @@ COSINES = {
 CHANCE = {"cos_other_update": "null_other_update"}
 #: Cells of a heat map above which those within chance get no dots: they would be smaller than ink and pixels.
 MOST_DOTTED = 3_000
+#: A colour scale of cosines reaches this far at least: noise is not to look like a finding.
+LEAST_LIMIT = 0.1
 #: What a caption says where older recordings hold no chance spreads.
 NO_CHANCE = "This recording holds no chance spreads (null_other_update), so nothing here says what chance would give."
 
@@ -52,6 +54,7 @@ NOTES = {
         "Mean reward of each training batch; dots: frozen reward model 0 on held-out prompts, with 95 % range. "
         "The reward model that trains the policy changes, so only the dots compare over time."
     ),
+    "reward without dots": "Mean reward of each training batch, which has prompts of its own; no held-out prompt was scored.",
     "gold": "The task's own programmatic score, with 95 % range on held-out prompts. If reward rises while it falls, the policy exploits the reward model.",
     "kl": (
         "Mean over completions of Σ over tokens (log policy − log reference). A sampled estimate: one batch may fall below zero, and longer texts weigh more."
@@ -59,7 +62,8 @@ NOTES = {
     "runs": " One colour and dash for each run: thin line, training batches; dots, held-out prompts.",
     "norm": "‖ΔW‖ of a {rows} = √Σ‖ΔW of its modules‖², in {space}. Misleads when rows differ in size: more weights, larger norm. A norm has no chance level.",
     "cosine": (
-        "{what}: Σ⟨ΔW, ΔW′⟩ / (‖ΔW‖ ‖ΔW′‖) over the modules of a {rows}. Misleads near 0: in many dimensions unrelated updates are orthogonal by default."
+        "{what}: Σ⟨ΔW, ΔW′⟩ / (‖ΔW‖ ‖ΔW′‖) over the modules of a {rows}, in the {space} space. "
+        "Misleads near 0: in many dimensions unrelated updates are orthogonal by default."
     ),
     "no chance": (
         "A recording holds no chance spread of this cosine (persistence_lags has a band for all modules together), and momentum alone keeps a direction."
@@ -116,14 +120,21 @@ def kl_curve(metrics: pd.DataFrame, *, run: str, x: str = "update") -> FigureSpe
 
 
 @figure
-def run_curves(metrics: pd.DataFrame, *, score: Literal["reward", "gold", "kl"] = "reward", x: str = "update") -> FigureSpec:
-    """One score of several runs in one picture, from their metrics with the column `run`. Raises `ValueError` where there are none."""
+def run_curves(metrics: pd.DataFrame, *, score: Literal["reward", "gold", "kl"] = "reward", x: str = "update", metric: str = "") -> FigureSpec:
+    """One score of several runs in one picture, or any other metric that their policies recorded.
+
+    `metrics` are those of all runs, with the column `run`. Raises `ValueError` where there are none, or none of that name.
+    """
     if metrics.empty:
         raise ValueError("these runs recorded no metrics (yet)")
-    parts = [_measured(rows, SCORES[score], x)[0].assign(series=run, run=run) for run, rows in metrics.groupby("run", sort=False)]
+    told = Score(metric, metric, (metric,), (metric,)) if metric else SCORES[score]
+    parts = [_measured(rows, told, x)[0].assign(series=run, run=run) for run, rows in metrics.groupby("run", sort=False)]
     data = pd.concat(parts, ignore_index=True)
+    if metric and data.empty:
+        raise ValueError(f"none of these runs recorded a metric named {metric!r} of the policy's")
     spoken = data.assign(series=data["series"] + ", " + data["layer"].map(_LAYER_WORDS))
-    return _drawn("run_curves", data, spoken, score, x, tuple(dict.fromkeys(metrics["run"])), NOTES[score] + NOTES["runs"])
+    note = f"{metric}, as the policies recorded it." if metric else NOTES[score]
+    return _drawn("run_curves", data, spoken, told, x, tuple(dict.fromkeys(metrics["run"])), note + NOTES["runs"])
 
 
 def _curve(metrics: pd.DataFrame, score: str, run: str, x: str, name: str | None = None) -> FigureSpec:
@@ -131,11 +142,11 @@ def _curve(metrics: pd.DataFrame, score: str, run: str, x: str, name: str | None
     data, *names = _measured(metrics, SCORES[score], x, name)
     words = {layer: f"{word}: {found}" for (layer, word), found in zip(_LAYER_WORDS.items(), names, strict=True)}
     data = data.assign(series=data["layer"].map(words))
-    return _drawn(f"{score}_curve", data, data, score, x, (run,), NOTES[score])
+    note = NOTES["reward without dots"] if score == "reward" and not (data["layer"] == "heldout").any() else NOTES[score]
+    return _drawn(f"{score}_curve", data, data, SCORES[score], x, (run,), note)
 
 
-def _drawn(figure: str, data: pd.DataFrame, spoken: pd.DataFrame, score: str, x: str, runs: tuple[str, ...], note: str) -> FigureSpec:
-    told = SCORES[score]
+def _drawn(figure: str, data: pd.DataFrame, spoken: pd.DataFrame, told: Score, x: str, runs: tuple[str, ...], note: str) -> FigureSpec:
     bad = int((~np.isfinite(data["y"])).sum())
     caption = note + (f" {bad} of {len(data)} values are not finite and are not drawn." if bad else "")
     y = Axis("y", told.label, told.unit)
@@ -240,9 +251,15 @@ def cosine_heatmap(updates: pd.DataFrame, role: str, *, run: str, column: str = 
     sums = grouped.sum()
     cells = pd.DataFrame({"clock": grouped["clock"].max(), "value": _cosine(sums["inner"], sums["own"] * sums["other"])})
     data, told = _against_chance(cells, sums, column, f"cells of the {ROLE_WORDS.get(role, role)}")
-    note = f"{NOTES['cosine'].format(what=COSINES[column].capitalize(), rows=rows)} {told}"
+    note = f"{NOTES['cosine'].format(what=COSINES[column].capitalize(), rows=rows, space=space)} {told}"
     title = f"{'Persistence' if column == 'cos_previous' else 'Alignment'}: {ROLE_WORDS.get(role, role)}"
-    return _heat("cosine_heatmap", title, data.reset_index(), role, rows, Axis("value", "cosine", scale="diverging"), note, run)
+    return _heat("cosine_heatmap", title, data.reset_index(), role, rows, cosine_colours(data["value"]), note, run)
+
+
+def cosine_colours(values: pd.Series[Any]) -> Axis:
+    """A colour scale alike to both sides of 0 and as wide as what is drawn: in many dimensions cosines are small, and ±1 would wash them out."""
+    largest = np.abs(values[np.isfinite(values)]).max()
+    return Axis("value", "cosine", scale="diverging", limit=float(np.clip(np.nan_to_num(largest), LEAST_LIMIT, 1.0)))
 
 
 def _weighed(modules: pd.DataFrame, column: str) -> pd.DataFrame:

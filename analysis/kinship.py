@@ -68,12 +68,13 @@ def extrapolation(paths: Sequence[Trajectory], updates: pd.DataFrame, *, run: st
         raise ValueError(f"it needs window + horizon = {window + horizon} known updates of a role one after the other; recorded with directions: {counts}")
     ends = {edge for rows in told.values() for edge in (int(rows["x"].min()), int(rows["x"].max()))}
     still = pd.DataFrame({"layer": "still", "series": "staying put", "x": [min(ends), max(ends)], "y": 1.0})
-    data = pd.concat([*told.values(), still], ignore_index=True)
+    bands = [rows.assign(layer="chance", series=f"{name}: random direction") for name, rows in told.items()]
+    data = pd.concat([*told.values(), still, *bands], ignore_index=True)
     chance = " or ".join(sorted({CHANCE_WORDS[kind] for name, (_, kind) in found.items() if name in told}))
     note = NOTES["extrapolation"].format(window=window, horizon=horizon, chance=chance)
     numbers = " ".join(_forecast_words(name, rows, window + horizon) for name, rows in told.items())
     title, count = "Straight-line forecast of updates", sum(len(rows) for rows in told.values())
-    marks = (Mark("band", "forecasts"), Mark("line", "still", strong=False), Mark("line", "forecasts"))
+    marks = (Mark("band", "chance"), Mark("line", "still", strong=False), Mark("line", "forecasts"))
     axes = Axis("x", "update of the role, after which is foretold"), Axis("y", "error of the forecast", "true lengths")
     return FigureSpec("extrapolation", title, data, marks, *axes, f"{note} {numbers}", f"{title}: {numbers}", count, (run,))
 

@@ -27,7 +27,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis import venues
-from analysis.look import COLOURS, style
+from analysis.look import looks, style
 from analysis.paper_text import about as about
 from analysis.paper_text import csv as csv
 from analysis.paper_text import plain
@@ -42,18 +42,10 @@ DPI = 300
 
 #: Colour, dash, marker and its filling; the same colours in the same order as on the screen (tests compare them).
 _STYLES: tuple[tuple[str, Any, str, str], ...] = tuple(
-    (colour, *rest)
-    for colour, rest in zip(
-        COLOURS,
-        (
-            ("-", "o", "full"),
-            ((0, (4, 1.6)), "s", "full"),
-            ((0, (1, 1.4)), "P", "full"),
-            ((0, (5, 1.6, 1, 1.6)), "D", "full"),
-            ((0, (8, 2)), "X", "full"),
-            ((0, (8, 2, 1, 2)), "s", "none"),
-        ),
-        strict=True,
+    (colour, dash, *marker)
+    for colour, dash, marker in looks(
+        ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.6, 1, 1.6)), (0, (8, 2)), (0, (8, 2, 1, 2))),
+        (("o", "full"), ("s", "full"), ("P", "full"), ("D", "full"), ("X", "full"), ("s", "none")),
     )
 )
 
@@ -293,7 +285,7 @@ def _dress(figure: Figure, axes: Any, spec: FigureSpec, venue: Venue) -> None:
         if axis:
             # as on the screen, a scene has no room for long titles
             text = axis.text.replace(" of variance", "").replace("component ", "c") if spec.z else axis.text
-            getattr(axes, f"set_{letter}label")(_wrapped(text, 0.75 * room, venue), **({"labelpad": -4} if spec.z else {}))
+            getattr(axes, f"set_{letter}label")(_wrapped(text, 0.75 * room, venue), **({"labelpad": -1} if spec.z else {}))
             _scale(axes, letter, spec, axis)
     if spec.z:
         axes.set_box_aspect(None, zoom=0.95)
@@ -318,9 +310,9 @@ def _scale(axes: Any, letter: str, spec: FigureSpec, axis: Axis) -> None:
         along.set_major_formatter(ticker.FuncFormatter(_number))
         along.set_minor_formatter(ticker.NullFormatter())
     else:
-        values = _numbers(spec.data[axis.column])
-        whole = bool((values[np.isfinite(values)] % 1 == 0).all())
-        along.set_major_locator(ticker.MaxNLocator(nbins=4 if spec.z else 6, integer=whole, steps=[1, 2, 5, 10]))
+        whole = spec.counts(axis)
+        fewest = 1 if whole else 2  # with fewer whole numbers in sight than asked for, matplotlib puts halves between them
+        along.set_major_locator(ticker.MaxNLocator(nbins=4 if spec.z else 6, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=fewest))
 
 
 def _wrapped(text: str, inches: float, venue: Venue) -> str:

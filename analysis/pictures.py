@@ -17,11 +17,8 @@ from analysis.trajectory import Ints, Trajectory, same_space
 
 _OF = {"positions": "positions: running sums of sketched updates", "updates": "sketched updates"}
 _WHAT = "{method} of {of} of {modules} modules, {k} sums each{scale}. "
-_PCA = (
-    "These {count} components explain {found:.0%} of the variance; {chance} reach {low:.0%} to {high:.0%}, so this is {verdict}. "
-    "Random walks draw smooth curves too. "
-)
-_KEPT = "Of 1, neighbours are kept to {kept.trustworthiness:.2f} and the order of distances to {kept.rank_correlation:.2f}."
+_PCA = "These {count} components explain {found:.0%} of the variance; {chance} reach {reach}, so this is {verdict}. Random walks draw smooth curves too. "
+_KEPT = "Neighbours are kept to {kept.trustworthiness:.2f} and the order of distances to {kept.rank_correlation:.2f}, where 1 is perfect."
 _CHANCE = {"positions": "random walks with the same update norms", "updates": "unrelated updates of the same norms"}
 _LEFT_OUT = "Pulling a reward model back between iterations is no update and is not drawn."
 
@@ -90,7 +87,12 @@ def _beside_chance(flat: projection.Projection, of: Of) -> str:
     """How much of the variance the axes explain, and how much they would by chance."""
     found, (_, low, high) = float(flat.explained_C.sum()), flat.null.together
     verdict = "more than chance" if found > high else "no more than chance: do not read shape into it"
-    return _PCA.format(count=len(flat.explained_C), found=found, chance=_CHANCE[of], low=low, high=high, verdict=verdict)
+    return _PCA.format(count=len(flat.explained_C), found=found, chance=_CHANCE[of], reach=_reach(low, high), verdict=verdict)
+
+
+def _reach(low: float, high: float) -> str:
+    """`75% to 83%`, or one number where both ends print the same."""
+    return " to ".join(dict.fromkeys(f"{end:.0%}" for end in (low, high)))
 
 
 def _by_neighbours(parts: Sequence[Trajectory], same_length: bool, method: str, components: int, of: Of, seed: int) -> _Drawn:

@@ -1,8 +1,8 @@
 """The verdicts C1 to C6 on what ZOPrO's sampling relies on: a number, its interval, what chance gives, and one sentence in plain words.
 
 The claims are those of ZOPrO (arXiv 2503.03460): C1 updates of policy and reward model are orthogonal, C2 the policy's updates persist, C3
-one of the two leads, C4 sampling along the previous update beats blind sampling, C5 it takes no more time than first order, C6 it saves
-memory. "Not enough evidence" is an answer; so is "no". Geometry comes from `analysis.evidence`, gains and costs from `analysis.comparison`.
+one of the two leads, C4 sampling along the previous update beats blind sampling, C5 it gets as far as first order in no more time, C6 it
+saves memory. "Not enough evidence" is an answer; so is "no". Geometry comes from `analysis.evidence`, gains and costs from `analysis.comparison`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 from analysis import comparison, evidence
 from analysis.evidence import Alignment, Estimate, Lead, Persistence, Recording
 from analysis.forecast import FIRST
-from analysis.uncertainty import in_brackets, interval_over_seeds
+from analysis.uncertainty import LENGTHS, in_brackets, interval_over_seeds
 
 Answer = Literal["yes", "no", "not enough evidence", "policy leads", "reward model leads", "nobody leads"]
 
@@ -25,6 +25,10 @@ Answer = Literal["yes", "no", "not enough evidence", "policy leads", "reward mod
 SMALL = 0.1
 #: Persistence that is surely above this is called so.
 NOTICEABLE = 0.05
+#: Cosines of one run after the other below which their mean is no answer: intervals of series that are shorter were never measured.
+FEWEST = LENGTHS[0]
+#: A time that is surely more than this many times as long is longer; one that is surely not is called no longer.
+LONGER = 1.1
 #: Methods that probe along the previous update, that probe blindly, and that never probe.
 GUIDED, BLIND, WALK = ("zopro", "zopro_adaptive"), ("mezo",), ("extrapolate",)
 
@@ -33,7 +37,7 @@ QUESTIONS = {
     "C2": "Do the policy's updates persist?",
     "C3": "Who leads?",
     "C4": "Is sampling along the previous update better than blind sampling?",
-    "C5": "Does it take no more time than first order?",
+    "C5": "Does it get as far as first order in no more time?",
     "C6": "Does it save memory against first order?",
 }
 _NAN = (np.nan, np.nan)
@@ -77,7 +81,7 @@ def _begins(method: str, names: Sequence[str]) -> bool:
 
 
 def orthogonal(found: Sequence[Alignment]) -> Verdict:
-    """Aligned or opposed beyond chance and by more than `SMALL`; or surely within it; or undecided."""
+    """Aligned or opposed by more than `SMALL`; or surely within it; or undecided, also where there are fewer than `FEWEST` cosines."""
     known = [one for one in found if np.isfinite(one.whole.value)]
     if not known:
         return Verdict("C1", "not enough evidence", "No update of the policy stands beside one of the reward model.")
@@ -88,12 +92,23 @@ def orthogonal(found: Sequence[Alignment]) -> Verdict:
     size = f"{whole.value:+.3f} [{low:+.3f}, {high:+.3f}]"
     if not np.isfinite(whole.sd):
         return Verdict("C1", "not enough evidence", f"The mean cosine is {whole.value:+.3f}, but nothing says what chance would give.", **numbers)
+    if whole.count < FEWEST:
+        return Verdict("C1", "not enough evidence", f"The mean cosine is {size}, {_too_few(whole.count)}", **numbers)
     if min(abs(low), abs(high)) > SMALL and low * high > 0:
         return Verdict("C1", "no", f"They {'go along with' if low > 0 else 'go against'} each other: {size}, chance gives {_band(whole)}.", **numbers)
     if max(abs(low), abs(high)) <= SMALL:
-        beyond = "no more than chance gives" if whole.p > 0.05 else f"small, though beyond chance ({_band(whole)})"
-        return Verdict("C1", "yes", f"As a whole the cosine is {size}, {beyond}. {_modules(known)}{_caution(known)}".strip(), **numbers)
-    return Verdict("C1", "not enough evidence", f"The mean cosine is {size}: too uncertain to call it small. {_modules(known)}".strip(), **numbers)
+        beyond = "and no more" if whole.p > 0.05 else "though more"
+        told = f"All modules together have a cosine of {size}: small ({_RULE}), {beyond} than chance gives ({_band(whole)})."
+        return Verdict("C1", "yes", f"{told} {_modules(known)}{_caution(known)}".strip(), **numbers)
+    return Verdict("C1", "not enough evidence", f"The mean cosine is {size}: too uncertain to call it small ({_RULE}). {_modules(known)}".strip(), **numbers)
+
+
+_RULE = f"within ±{SMALL}, which counts as orthogonal"
+
+
+def _too_few(count: int) -> str:
+    """What ends a sentence with a number that is no answer yet."""
+    return f"but from {count} cosine{'s' if count != 1 else ''}: too few for an answer, because intervals were never measured for series shorter than {FEWEST}."
 
 
 def _modules(found: Sequence[Alignment]) -> str:
@@ -103,10 +118,10 @@ def _modules(found: Sequence[Alignment]) -> str:
         return ""
     excess, coupled, modules = (float(np.mean([getattr(one, name) for one in told])) for name in ("excess", "coupled", "modules"))
     if not coupled and max(one.excess_p for one in told) > 0.05:
-        return f"Single modules stay within chance too ({excess:.1f} times its spread)."
+        return f"Module by module the cosines spread no further than chance either ({excess:.1f} times as far)."
     name, value = max((one.strongest for one in told), key=lambda pair: abs(pair[1]))
-    out = f"{coupled:.0f} of {modules:.0f} stand out, most {name} ({value:+.2f})" if coupled else f"none stands out alone, {name} most ({value:+.2f})"
-    return f"But single modules couple: their cosines spread {excess:.1f} times as far as chance; {out}."
+    out = f"{coupled:.0f} of {modules:.0f} modules stand out" if coupled else "no module stands out alone"
+    return f"Module by module it is more: the cosines spread {excess:.1f} times as far as chance, and {out}, most {name} ({value:+.2f})."
 
 
 def _caution(found: Sequence[Alignment]) -> str:
@@ -133,7 +148,7 @@ def _band(found: Estimate) -> str:
 
 
 def persistent(found: Sequence[Persistence]) -> Verdict:
-    """Surely above `NOTICEABLE` at lag 1; or surely below it; or undecided."""
+    """Surely above `NOTICEABLE` at lag 1; or surely below it; or undecided, also where there are fewer than `FEWEST` cosines."""
     lags = [one.by_lag for one in found if one.by_lag and np.isfinite(one.by_lag[0].value)]
     if not lags:
         return Verdict("C2", "not enough evidence", "There are no two updates of the policy to compare.")
@@ -147,6 +162,8 @@ def persistent(found: Sequence[Persistence]) -> Verdict:
         "count": next_one.count,
     }
     size = _size(next_one.value, next_one.interval)
+    if next_one.count < FEWEST:
+        return Verdict("C2", "not enough evidence", f"The cosine with the update before is {size}, {_too_few(next_one.count)}", **numbers)
     later = _later(lags, [one.iterations for one in found if np.isfinite(one.iterations.value)])
     if low > NOTICEABLE:
         return Verdict("C2", "yes", f"An update goes on where the last one went: {size}. {later}", **numbers)
@@ -231,7 +248,7 @@ def _better(guided: str, methods: Sequence[str], found: comparison.Comparison, j
 
 
 def _as_quick(guided: str, methods: Sequence[str], found: comparison.Comparison, judge: str) -> Verdict:
-    """Time of a run against first order's, and whether it got as far in it."""
+    """Whether it got as far as first order, and in which time: no where either surely falls behind."""
     rival = next((name for name in methods if _begins(name, FIRST)), None)
     times = _ratios(found, guided, rival, "seconds")
     if rival is None or not len(times):
@@ -240,13 +257,20 @@ def _as_quick(guided: str, methods: Sequence[str], found: comparison.Comparison,
     behind = (-row["mean"], (-row["student"][1], -row["student"][0]))
     ends = _interval(times)
     numbers: dict[str, Any] = {"of": f"time of a run of {guided} over {rival}", "value": float(np.mean(times)), "interval": ends, "count": len(times)}
-    longer = f"{np.mean(times):.2f} times as long {in_brackets(*ends, '.2f')}"
-    sentence = f"With the same updates and samples a run takes {longer} as one of {rival}; gain of {guided} - {rival} {_size(*behind)} SD."
+    gain = f"the gain of {guided} - {rival} is {_size(*behind)} SD on held-out prompts"
+    time = f"a run takes {np.mean(times):.2f} {in_brackets(*ends, '.2f')} times as long{_none_longer(ends)}"
     if behind[1][1] < 0:
-        return Verdict("C5", "no", f"{sentence} It does not get as far in that time.", **numbers)
-    if behind[1][0] > -SMALL and ends[1] < 1.1:
-        return Verdict("C5", "yes", sentence, **numbers)
-    return Verdict("C5", "not enough evidence", f"{sentence} That does not say whether it gets as far.", **numbers)
+        return Verdict("C5", "no", f"It does not get as far: with the same updates and samples {gain}. As to time, {time}.", **numbers)
+    if ends[0] > LONGER:
+        return Verdict("C5", "no", f"It takes longer: with the same updates and samples {time}. As to how far it gets, {gain}.", **numbers)
+    if behind[1][0] > -SMALL and ends[1] < LONGER:
+        return Verdict("C5", "yes", f"With the same updates and samples {gain}, and {time}.", **numbers)
+    return Verdict("C5", "not enough evidence", f"With the same updates and samples {gain}, and {time}. That does not say whether it gets as far.", **numbers)
+
+
+def _none_longer(ends: tuple[float, float]) -> str:
+    """That an interval of ratios shows no difference, where it holds 1."""
+    return ", which shows no difference" if ends[0] <= 1 <= ends[1] else ""
 
 
 def _leaner(guided: str, methods: Sequence[str], found: comparison.Comparison) -> Verdict:
@@ -259,7 +283,10 @@ def _leaner(guided: str, methods: Sequence[str], found: comparison.Comparison) -
     sentence = f"A run of {guided} needs {np.mean(ratios):.2f} of the memory of {rival} at its peak {in_brackets(*ends, '.2f')}, {_seeds(len(ratios))}."
     if ends[1] < 1:
         return Verdict("C6", "yes", sentence, **numbers)
-    return Verdict("C6", "no" if ends[0] > 1 else "not enough evidence", sentence, **numbers)
+    if ends[0] > 1:
+        return Verdict("C6", "no", sentence, **numbers)
+    why = "An interval that holds 1 shows no difference." if np.isfinite(ends[0]) else "Without an interval there is no answer."
+    return Verdict("C6", "not enough evidence", f"{sentence} {why}", **numbers)
 
 
 def _ratios(found: comparison.Comparison, ours: str, theirs: str | None, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -19,7 +19,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from tsdownsample import NaNMinMaxLTTBDownsampler
 
-from analysis.look import COLOURS, style
+from analysis.look import looks, style
 from analysis.spec import Axis, FigureSpec, Mark
 
 Floats = npt.NDArray[np.float32]
@@ -29,6 +29,9 @@ MOST_POINTS = 4_000
 MOST_COLUMNS = 800
 #: Letters of a title along the horizontal axis in one line: what a chart has room for in the columns of a page 900 px wide.
 MOST_LETTERS = 32
+
+#: Whole numbers on an axis, from the first to the last, up to which each has a tick: plotly would put halves between so few.
+MOST_STEPS = 8
 
 #: No cloud upload, no logo: plotly's own defaults offer both.
 CONFIG: dict[str, Any] = {
@@ -40,13 +43,9 @@ CONFIG: dict[str, Any] = {
 }
 
 #: colour, dash, marker
-_STYLES = tuple(
-    zip(
-        COLOURS,
-        ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot"),
-        ("circle", "square", "cross", "diamond", "x", "square-open"),
-        strict=True,
-    )
+_STYLES = looks(
+    ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot"),
+    ("circle", "square", "cross", "diamond", "x", "square-open"),
 )
 _GREY = "#8A8F98"
 _GRID = "rgba(128,128,128,0.16)"
@@ -305,10 +304,12 @@ def _upright(height: int) -> int:
     return max((height - 100) // 7, 12)
 
 
-def _axis(axis: Axis, most: int) -> dict[str, Any]:
+def _axis(spec: FigureSpec, axis: Axis, most: int) -> dict[str, Any]:
     look: dict[str, Any] = {"title": {"text": _title(axis, most), "standoff": 6}, "gridcolor": _GRID, "zerolinecolor": _GRID, "automargin": True}
     if axis.scale == "category":
         look |= {"type": "category", "showgrid": False, "nticks": 12, "ticks": ""}
+    elif spec.counts(axis) and spec.reach(axis) <= MOST_STEPS:
+        look |= {"tick0": 0, "dtick": 1}
     return look | ({"type": "log"} if axis.scale == "log" else {})
 
 
@@ -332,6 +333,6 @@ def _layout(spec: FigureSpec, height: int) -> dict[str, Any]:
         "hovermode": "closest",
     }
     if not spec.z:
-        return look | {"xaxis": _axis(spec.x, MOST_LETTERS), "yaxis": _axis(spec.y, _upright(height))}
+        return look | {"xaxis": _axis(spec, spec.x, MOST_LETTERS), "yaxis": _axis(spec, spec.y, _upright(height))}
     axes = {f"{letter}axis": _axis_3d(axis) for letter, axis in zip("xyz", (spec.x, spec.y, spec.z), strict=True)}
     return look | {"scene": {**axes, "aspectmode": "cube", "camera": {"eye": {"x": 1.45, "y": 1.45, "z": 0.8}, "center": {"x": 0, "y": 0, "z": -0.15}}}}

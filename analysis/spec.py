@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 MarkKind = Literal["line", "band", "points", "interval", "heat", "bar"]
@@ -73,6 +75,19 @@ class FigureSpec:
     @property
     def empty(self) -> bool:
         return self.data.empty
+
+    def counts(self, axis: Axis) -> bool:
+        """Whether all that stands on an axis is whole, as numbers of updates are: its ticks are whole then, too."""
+        return axis.scale == "linear" and bool((self._finite(axis) % 1 == 0).all())
+
+    def reach(self, axis: Axis) -> float:
+        """From the first to the last on an axis of numbers."""
+        values = self._finite(axis)
+        return float(np.ptp(values)) if len(values) else 0.0
+
+    def _finite(self, axis: Axis) -> npt.NDArray[np.float64]:
+        values = self.data[axis.column].to_numpy(np.float64)
+        return np.asarray(values[np.isfinite(values)])
 
     def rows(self, mark: Mark) -> pd.DataFrame:
         return self.data[self.data["layer"] == mark.layer]

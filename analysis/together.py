@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis import coupling, evidence, geometry, nulls
 from analysis.evidence import Lead
-from analysis.figures import NO_CHANCE, ROLE_WORDS, beyond, figure
+from analysis.figures import NO_CHANCE, ROLE_WORDS, beyond, cosine_colours, figure
 from analysis.geometry import Doubles
 from analysis.movement import CHANCE_WORDS, recording, space_of
 from analysis.projection import spread
@@ -141,12 +141,12 @@ def coupling_map(updates: pd.DataFrame, *, run: str, role: str = "policy", space
     numbers = (beyond(z, "cells") if known else f"{len(found)} cells. {NO_CHANCE}") if len(found) else _absent(role, place)
     title = f"Coupling: {ROLE_WORDS.get(role, role)}"
     axes = Axis("update", f"{ROLE_WORDS.get(role, role)} update"), Axis("row", rows, scale="category")
-    marks, colour = (Mark("heat", "cells"),), _colour(known)
+    marks, colour = (Mark("heat", "cells"),), _colour(known, data["value"])
     return FigureSpec("coupling_map", title, data, marks, *axes, f"{note} {numbers}", f"{title}: {numbers}", len(data), (run,), colour=colour)
 
 
-def _colour(chance: bool) -> Axis:
-    return Axis("value", "cosine", "chance SD", scale="diverging", limit=FULL) if chance else Axis("value", "cosine", scale="diverging")
+def _colour(chance: bool, values: pd.Series[Any]) -> Axis:
+    return Axis("value", "cosine", "chance SD", scale="diverging", limit=FULL) if chance else cosine_colours(values)
 
 
 # --- cosine by module --------------------------------------------------------------------------
@@ -231,8 +231,9 @@ def cross_lag(policy: Sketched, reward: Sketched, updates: pd.DataFrame, *, run:
     title, y = "Policy against reward model, step by step", Axis("row", f"reward {by}", scale="category")
     marks = (Mark("heat", "cells"), Mark("line", "now"))
     caption, cells = f"{NOTES['lags'].format(by=by)} {numbers}", int((data["layer"] == "cells").sum()) if len(data) else 0
-    axes, colour = (Axis("x", f"policy {by}"), y), _colour(show == "chance")
-    return FigureSpec("cross_lag", title, data.reindex(columns=columns), marks, *axes, caption, f"{title}: {numbers}", cells, (run,), colour=colour)
+    data = data.reindex(columns=columns)
+    axes, colour = (Axis("x", f"policy {by}"), y), _colour(show == "chance", data["value"].astype(np.float64))
+    return FigureSpec("cross_lag", title, data, marks, *axes, caption, f"{title}: {numbers}", cells, (run,), colour=colour)
 
 
 def _pair(policy: Sketched, reward: Sketched, by: coupling.By) -> tuple[tuple[Trajectory, Trajectory] | None, str]:

@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InterplayError as error:
         print(f"interplay: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("interplay: interrupted; what was recorded is kept", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interplay: interrupted; what was recorded is kept", *getattr(interrupt, "__notes__", ())]), file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

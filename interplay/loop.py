@@ -12,6 +12,7 @@ merged and un-merged reward models are kept, and an iteration is complete on dis
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -111,8 +112,9 @@ def _run(session: Session, checkpoint: checkpoints.Loaded | None, start: startin
             _tidy(store, session.config)
             session.say("finished")
             store.close("finished")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         store.close("interrupted")
+        interrupt.add_note(f"go on with: interplay train --resume {shlex.quote(str(store.path))}")
         raise
     except BaseException as error:
         store.close("failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)

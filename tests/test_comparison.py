@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,12 @@ from analysis.comparison import (
     time_to,
     typical_time,
     unequal,
+    went,
 )
+from app.commands.comparison import clean, load
+from interplay.compare import read
 
+RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
 GAIN = {"rloo": 0.2, "dpo": 0.05}
 PROMPTS, ITERATIONS = 7, 2
 
@@ -230,7 +236,7 @@ def test_the_target_is_the_smallest_final_kl_and_no_control_sets_it() -> None:
     for method, scale in (("dpo", 0.5), ("extrapolate", 0.01)):
         completions.loc[completions["method"] == method, "kl"] *= scale
     scores = evaluations(completions, metrics)
-    target, found = matched(scores, {"extrapolate"})
+    target, found = matched(scores, {"rloo", "dpo"})
     assert target == pytest.approx(0.5 * 3.1)
     assert found["dpo"]["gold"] == pytest.approx(last(scores)[last(scores)["method"] == "dpo"]["gold"].mean())
     rloo = scores[scores["method"] == "rloo"].groupby("iteration")[["kl", "gold"]].mean()
@@ -243,9 +249,68 @@ def test_the_target_is_the_smallest_final_kl_and_no_control_sets_it() -> None:
 
 def test_without_any_distance_nothing_is_matched() -> None:
     completions, metrics = frames()
-    target, found = matched(evaluations(completions.assign(kl=0.0), metrics))
-    assert math.isnan(target)
-    assert all(math.isnan(value) for row in found.values() for value in row.values())
+    assert went(prompt_changes(completions.assign(kl=0.0))) == []
+    found = compare(completions.assign(kl=0.0), metrics, ("rloo", "dpo"))
+    assert math.isnan(found.matched_kl)
+    assert all(math.isnan(value) for row in found.methods for value in row["at_equal_kl"].values())
+    (line,) = [line for line in found.warnings if "equal KL" in line]
+    assert line.endswith("fewer than two methods ended farther from the reference than they began")
+
+
+def test_an_arm_that_stayed_or_went_back_sets_no_target() -> None:
+    """From a warm start at KL 0.4: one stays but for noise, one goes back to the reference, two go on."""
+    completions, metrics = frames(("stays", "back", "near", "far"))
+    place = completions["method"].map({"stays": 0.0, "back": -0.2, "near": 0.3, "far": 0.6}) * completions["iteration"].astype(float)
+    completions["kl"] = 0.4 + place + 0.05 * np.random.default_rng(1).standard_normal(len(place))
+    assert sorted(went(prompt_changes(completions))) == ["far", "near"]
+    found = compare(completions, metrics, ("stays", "back", "near", "far"))
+    assert found.matched_kl == pytest.approx(0.4 + 2 * 0.3, abs=0.05)
+    reached = {row["method"] for row in found.methods if math.isfinite(row["at_equal_kl"]["gold"])}
+    assert reached == {"near", "far"}
+    assert not [line for line in found.warnings if "equal KL" in line]
+
+
+@pytest.mark.parametrize("lost", ["far", "near"])
+def test_a_distance_that_one_method_went_alone_is_no_target(lost: str) -> None:
+    completions, metrics = frames(("near", "far"))
+    completions.loc[completions["method"] == lost, "kl"] = 0.0
+    found = compare(completions, metrics, ("near", "far"))
+    assert math.isnan(found.matched_kl)
+
+
+@pytest.mark.parametrize(("seeds", "told"), [((0,), "1 seed: a single value has no interval"), ((0, 1), f"2 seeds: {comparison.BOOTSTRAP}")])
+def test_one_seed_is_not_seeds(seeds: tuple[int, ...], told: str) -> None:
+    assert compare(*frames(seeds=seeds), ("rloo", "dpo")).warnings[0] == told
+
+
+@pytest.mark.parametrize(
+    ("name", "reached"),
+    [("comparison", {"extrapolate", "rloo"}), ("comparison-controls", {"extrapolate", "rloo", "zopro:shuffle=true"}), ("comparison-first", set())],
+)
+def test_equal_kl_of_the_shipped_runs(name: str, reached: set[str]) -> None:
+    """What went farther from the reference than the warm start, and the blind walk; in the first comparison that is one method. Tables say the same."""
+    plan = read(RECORDINGS / name)
+    assert plan
+    found = load(plan)
+    assert found
+    ours = {row["method"]: row["at_equal_kl"] for row in found.numbers.methods}
+    assert {method for method, row in ours.items() if math.isfinite(row["gold"])} == reached
+    if (table := RECORDINGS / name / "comparison.json").exists():
+        shipped = json.loads(table.read_text())
+        assert shipped["matched_kl"] == pytest.approx(found.numbers.matched_kl)
+        for row in shipped["methods"]:
+            assert row["at_equal_kl"] == pytest.approx(clean(ours[row["method"]]))
+
+
+def test_whether_a_run_went_is_measured_over_its_prompts() -> None:
+    """One seed is enough, and the interval is that of a t test of the rises against zero."""
+    completions, _ = frames(("rloo",), (0,))
+    held = completions[completions["split"] == "heldout"].copy()
+    for shift in (0.05, 0.1, 0.2, 0.4):
+        held["kl"] = shift * (held["iteration"] == 2) + 0.1 * np.random.default_rng(3).standard_normal(len(held))
+        rises = held[held["iteration"] == 2]["kl"].to_numpy() - held[held["iteration"] == 0]["kl"].to_numpy()
+        shown = stats.ttest_1samp(rises, 0.0)
+        assert (went(prompt_changes(held)) == ["rloo"]) == (shown.pvalue < 0.05 and shown.statistic > 0)
 
 
 def test_the_time_to_a_score() -> None:

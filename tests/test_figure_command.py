@@ -54,6 +54,8 @@ def test_the_list_has_every_figure_with_its_first_line_and_its_settings(capsys: 
         assert any(line in (f"{name}: {first}", f"{name} (takes several runs): {first}") for line in lines), name
     assert "    --set x=update (update, tokens, seconds, forwards)" in lines
     assert "    --set components=2 (2, 3)" in lines
+    assert "    --set metric=none" in lines
+    assert not [line for line in lines if "Raises" in line or "Error" in line], "what a figure shows, and not what its function does"
     assert "    --set roles=all (policy, reward, value)" in lines
 
 

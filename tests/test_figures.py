@@ -35,6 +35,18 @@ def _all(feed: Feed) -> list[FigureSpec]:
     return [*curves, *heats, *paths]
 
 
+def test_any_metric_of_the_policy_is_drawn_for_several_runs_as_it_was_recorded(feed: Feed) -> None:
+    metrics = feed.frame("metrics")
+    both = pd.concat([metrics.assign(run=run) for run in ("one", "two")])
+    spec = figures.run_curves(both, metric="entropy", x="seconds")
+    own = metrics[(metrics["role"] == "policy") & (metrics["name"] == "entropy")]
+    for _, rows in spec.data.groupby("run"):
+        assert sorted(zip(rows["clock"], rows["y"], strict=True)) == sorted(zip(own["clock"], own["value"].astype(np.float32), strict=True))
+    assert (spec.title, spec.y.text, spec.runs) == ("entropy", "entropy", ("one", "two"))
+    with pytest.raises(ValueError, match="recorded a metric named 'entropi'"):
+        figures.run_curves(both, metric="entropi")
+
+
 def test_every_figure_is_registered_and_says_what_it_rests_on(feed: Feed) -> None:
     assert set(figures.FIGURES) >= {"reward_curve", "gold_curve", "kl_curve", "norm_heatmap", "cosine_heatmap", "trajectories"}
     for spec in _all(feed):

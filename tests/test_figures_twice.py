@@ -18,6 +18,7 @@ from matplotlib import colors
 from matplotlib.figure import Figure
 
 from analysis import figures, paper, recipes, screen
+from analysis.look import style
 from analysis.spec import Axis, FigureSpec, Mark
 from app.reading.recorded import Recorded
 
@@ -238,6 +239,27 @@ def test_both_renderers_show_the_numbers_of_the_data(runs: list[Full], name: str
     spec = build(name, runs, **chosen)
     assert not spec.empty, "give the fabricated run what this figure shows (MORE)"
     check(spec)
+
+
+def test_two_dozen_series_look_different_in_both() -> None:
+    """Lines by colour and dash, markers by colour and shape; the second channel of the one renderer stands for one of the other."""
+    names = [f"m{number}" for number in range(24)]
+    data = pd.DataFrame([{"layer": "", "series": name, "x": float(x), "y": float(x)} for name in names for x in range(50)])
+    lines, points = (FigureSpec("looks", "", data, (Mark(kind, ""),), Axis("x", "x"), Axis("y", "y"), "", "", 24, ()) for kind in ("line", "points"))
+    on_screen = [(line.line.color, line.line.dash, one.marker.symbol) for line, one in zip(screen.draw(lines).data, screen.draw(points).data, strict=True)]
+    pairs = zip(artists(paper.draw(lines)), artists(paper.draw(points)), strict=True)
+    on_paper = [(line.get_color(), str(line._dash_pattern), (one.get_marker(), one.get_fillstyle())) for (line,), (one,) in pairs]
+    for drawn in (on_screen, on_paper):
+        assert len({(colour, dash) for colour, dash, _ in drawn}) == len({(colour, marker) for colour, _, marker in drawn}) == 24
+    for channel in range(3):
+        assert len({(ours[channel], theirs[channel]) for ours, theirs in zip(on_screen, on_paper, strict=True)}) == 6
+
+
+def test_the_first_six_series_look_as_published() -> None:
+    colours = ("#4477AA", "#AA3377", "#CCBB44", "#66CCEE", "#EE6677", "#228833")
+    dashes, markers = ("solid", "dashdot", "longdash", "longdashdot", "dash", "dot"), ("circle", "diamond", "x", "square-open", "square", "cross")
+    assert [screen._STYLES[style(name, "abcdef")] for name in "abcdef"] == list(zip(colours, dashes, markers, strict=True))
+    assert [look[2:] for look in paper._STYLES[:6]] == [("o", "full"), ("s", "full"), ("P", "full"), ("D", "full"), ("X", "full"), ("s", "none")]
 
 
 def test_every_registered_figure_is_among_them() -> None:

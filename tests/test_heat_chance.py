@@ -44,6 +44,21 @@ def test_the_chance_spread_of_a_cell_is_that_of_unrelated_updates() -> None:
     assert cells["within"].mean() == pytest.approx(0.95, abs=0.015)
 
 
+@pytest.mark.parametrize(("size", "limit"), [(0.02, figures.LEAST_LIMIT), (0.31, 0.31), (1.0, 1.0)])
+def test_colours_reach_as_far_as_what_is_drawn(size: float, limit: float) -> None:
+    frame = recorded(5).assign(cos_other_update=lambda rows: np.where(rows["update"] == 3, -size, 0.0))
+    spec = drawn(frame)
+    assert spec.colour.limit == pytest.approx(limit)
+    cells = screen.draw(spec).data[0]
+    assert (cells.zmin, cells.zmax) == (-spec.colour.limit, spec.colour.limit)
+
+
+def test_charts_that_are_compared_have_the_widest_of_their_scales() -> None:
+    made = [screen.draw(drawn(recorded(5).assign(cos_other_update=size))) for size in (0.2, 0.7)]
+    screen.alike(made)
+    assert [(one.data[0].zmin, one.data[0].zmax) for one in made] == [pytest.approx((-0.7, 0.7))] * 2
+
+
 def test_the_caption_counts_the_cells_beyond_chance_and_those_that_chance_would_put_there() -> None:
     spec = drawn(recorded(100, layers=4))
     beyond = int((spec.data["value"].abs() > 1.959964 * spec.data["null"]).sum())

@@ -131,7 +131,18 @@ def test_nonsense_in_the_url_is_ignored(root: Path, show: Show, value: str) -> N
     url = dict.fromkeys(("view", "layer", "kind", "space", "rows", "focus", "figure", "leads-lags", "alignment-roles", "paths-method"), value)
     app = show(**url)
     assert len(figures_on(app)) == 2 + 3
-    assert show(runs=[value], **url).multiselect(key="runs").value == ["a"]
+    lost = show(runs=[value], **url)
+    assert lost.multiselect(key="runs").value == ([] if value else ["a"])
+    assert (f"There is no run {value} here" in words_on(lost)) == bool(value)
+
+
+def test_a_link_to_runs_of_which_one_has_gone_shows_the_others(root: Path, show: Show) -> None:
+    for name in ("a", "b"):
+        Fabricated(root / name, layers=2, k=16, updates_each=4).whole()
+    app = show(runs=["a", "gone"])
+    assert app.multiselect(key="runs").value == ["a"]
+    assert "There is no run gone here" in words_on(app)
+    assert "There is no run" not in words_on(app.multiselect(key="runs").set_value(["a", "b"]).run())
 
 
 def test_a_role_that_a_figure_does_not_know_is_left_to_the_others() -> None:
@@ -300,3 +311,13 @@ def test_a_narrowed_figure_goes_into_the_basket_as_it_is_shown(root: Path, show:
     made = recipes.make(item.figure, [Recorded(root / "a")], **item.chosen())
     assert made.alt in figures_on(app)
     assert "layer 1" in made.title
+
+
+@pytest.mark.parametrize(
+    ("spaces", "said"), [(("factor", "effective"), "as recorded: effective"), (("factor",), "as recorded: factor"), ((), "as recorded: factor")]
+)
+def test_the_space_that_is_taken_by_itself_is_named(spaces: tuple[str, ...], said: str) -> None:
+    known = controls.Has(("policy",), spaces, (), ())
+    setting = controls._within(recipes.settings("coupling_map")["space"], known)
+    assert controls._word(setting, controls.AUTO) == said
+    assert controls._word(setting, "factor") == "factor"

@@ -316,6 +316,17 @@ def test_the_demo_is_one_run(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.Mon
     assert len(jobs.list()) == 1
 
 
+def test_a_folder_that_does_not_exist_is_named_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    served: list[list[Path]] = []
+    monkeypatch.setattr(dashboard, "serve", lambda roots, port, open_browser: served.append(roots) or 0)
+    monkeypatch.chdir(tmp_path)
+    assert dashboard.run([str(tmp_path), "no/pe"], port=None, demo=False, open_browser=False) == 0
+    assert capsys.readouterr().out == "--runs no/pe: there is no such folder yet; it is shown as empty until a run is in it\n"
+    dashboard.run(None, port=None, demo=False, open_browser=False)
+    assert capsys.readouterr().out == "", "the usual folder is made by the first run"
+    assert [roots[0] for roots in served] == [tmp_path, Path("runs")]
+
+
 def test_a_foreign_server_is_called_by_its_own_names_only() -> None:
     assert theme.hosts("192.168.1.5") == ["localhost", "127.0.0.1", "192.168.1.5"]
     assert {"localhost", "127.0.0.1"} < set(theme.hosts("0.0.0.0"))

@@ -121,7 +121,7 @@ def test_forecasts_that_cannot_be_made_say_why(aligned: Recording) -> None:
     with pytest.raises(ValueError, match="window = 0 and horizon = 5 must be at least 1"):
         kinship.extrapolation([aligned.policy], aligned.updates, run="s", window=0)
     both = kinship.extrapolation([short, aligned.reward], aligned.updates, run="s")
-    assert set(both.data["series"]) == {"reward model", "staying put"}
+    assert set(both.data["series"]) == {"reward model", "staying put", "reward model: random direction"}
 
 
 # --- shared directions -------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis import projection
+from analysis import pictures, projection
 from analysis.trajectory import Trajectory
 from interplay.records import SketchSpec
 
@@ -162,3 +162,8 @@ def test_the_largest_eigenvalues_alone_are_those_among_all(monkeypatch: pytest.M
     monkeypatch.setattr(projection, "_MANY", 10_000)
     slow = projection._by_draw.__wrapped__(tuple(one.tobytes() for one in norms), 1920, 3, 0, 5, "positions")
     np.testing.assert_allclose(quick, slow, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("low", "high", "words"), [(0.75, 0.83, "75% to 83%"), (0.829, 0.834, "83%"), (0.0, 0.0, "0%")])
+def test_a_range_whose_ends_print_the_same_is_one_number(low: float, high: float, words: str) -> None:
+    assert pictures._reach(low, high) == words

@@ -63,6 +63,22 @@ def persist(random: np.random.Generator) -> str:
     return report.persistent([evidence.persistence(made)]).answer
 
 
+@pytest.mark.parametrize("answer", [lambda made: report.orthogonal([evidence.alignment(made)]), lambda made: report.persistent([evidence.persistence(made)])])
+def test_a_short_run_gets_no_answer_however_clear_its_number_is(answer: Callable[[Recording], report.Verdict]) -> None:
+    short, long = (answer(planted("aligned", each=each, iterations=1, strength=0.9)) for each in (2, report.FEWEST + 1))
+    assert short.answer == "not enough evidence"
+    assert f"from {short.count} cosine" in short.sentence
+    assert np.isfinite(short.value), "the number is shown nevertheless"
+    assert long.answer != "not enough evidence"
+
+
+def test_what_counts_as_orthogonal_is_said_before_what_is_more_than_chance() -> None:
+    coupled = report.orthogonal([evidence.alignment(planted("policy leads", seed)) for seed in range(3)])
+    assert "within ±0.1, which counts as orthogonal" in coupled.sentence
+    assert coupled.answer == "yes"
+    assert coupled.sentence.index("±0.1") < coupled.sentence.index("than chance gives")
+
+
 # --- long runs -----------------------------------------------------------------------------------------
 
 
@@ -197,6 +213,24 @@ def test_gains_costs_and_memory_are_judged_with_their_intervals() -> None:
     found = verdicts({"zopro": 0.3, "mezo": 0.1, "extrapolate": 0.9, "rloo": 1.5}, zo_seconds=300, zo_memory=4.0)
     assert [found[label].answer for label in ("C4", "C5", "C6")] == ["no", "no", "no"]  # better than blind probes, but not than asking nothing
     assert found["C5"].value == pytest.approx(3, abs=0.2)
+    assert found["C5"].sentence.startswith("It does not get as far")
+
+
+def test_the_time_verdict_says_which_of_its_two_numbers_decided() -> None:
+    slower = verdicts({"zopro": 0.8, "mezo": 0.1, "rloo": 0.8}, zo_seconds=300)["C5"]
+    assert slower.answer == "no"
+    assert slower.sentence.startswith("It takes longer")
+    behind = verdicts({"zopro": 0.3, "mezo": 0.1, "rloo": 0.8}, zo_seconds=101.5)["C5"]
+    assert behind.answer == "no"
+    assert behind.interval[0] < 1 < behind.interval[1]
+    assert behind.sentence.endswith("which shows no difference.")
+
+
+def test_one_seed_has_no_answer_on_memory_and_says_why() -> None:
+    made = [arm(method, 0, 0.5, seconds=100, memory=memory) for method, memory in (("zopro", 1.0), ("mezo", 1.0), ("rloo", 2.0))]
+    leaner = {one.label: one for one in report.report(made)}["C6"]
+    assert (leaner.answer, leaner.value) == ("not enough evidence", pytest.approx(0.5))
+    assert leaner.sentence.endswith("Without an interval there is no answer.")
 
 
 @pytest.mark.parametrize("gains", [{"zopro": 0.3}, {"zopro": 0.3, "extrapolate": 0.3}, {"mezo": 0.3, "rloo": 0.3}])
@@ -266,12 +300,28 @@ def test_a_comparison_is_reported_on_as_a_whole(capsys: pytest.CaptureFixture[st
     assert main(["report", str(ROOT / "data" / "recordings" / "comparison"), "--out", str(tmp_path / "o")]) == 0
     text = capsys.readouterr().out
     assert all(f"{label} " in text for label in report.QUESTIONS)
+    assert text.startswith("25 runs: zopro: 5 seeds, mezo: 5 seeds, extrapolate: 5 seeds, rloo: 5 seeds, zopro_adaptive: 5 seeds\n")
+    assert "zopro-s0" not in text
+    assert "recorded before nulls" not in text, "where there are no cosines, nothing can be wrong with their chance"
     told = json.loads((tmp_path / "o" / "report.json").read_text())
     by = {row["label"]: row for row in told["verdicts"]}
+    shipped = json.loads((ROOT / "data" / "recordings" / "comparison" / "comparison.json").read_text())["methods"]
+    for row, expected in zip(told["methods"], shipped, strict=True):
+        assert (row["method"], row["forwards"]) == (expected["method"], expected["forwards"])
+        assert row["proxy"]["student"] == pytest.approx(expected["proxy"]["student"])
+        assert f"{expected['gold']['mean']:+.3f} [{expected['gold']['student'][0]:+.3f}, " in text
     assert by["C6"]["answer"] == "yes"
     assert by["C6"]["value"] < 1
     assert by["C5"]["answer"] == "no"  # first order gains more, which is the one claim that was shown
     assert sorted(path.name for path in (tmp_path / "o").glob("*.pdf")) == ["arm_differences.pdf", "arms.pdf"]
+
+
+def test_runs_that_are_no_comparison_are_named_once_and_have_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [Fabricated(tmp_path / name, method=name, layers=1, k=8, updates_each=2).whole(1) for name in ("rloo", "ppo")]
+    assert main(["report", *map(str, runs)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("2 runs: rloo, ppo\n")
+    assert "peak memory" not in text
 
 
 def test_a_report_brings_the_figures_behind_it(tmp_path: Path) -> None:

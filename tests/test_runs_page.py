@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -18,14 +19,14 @@ from analysis import tables
 from app.compare import standings
 from app.queue.job import Job
 from app.reading import loading, naming
-from app.runs import bringing, grouping, trash
+from app.runs import again, bringing, curves, grouping, trash
 from app.train import launch
 from interplay import compare
 from interplay.config import RunConfig
 from interplay.errors import InterplayError, StoreError
 from interplay.store import Runs, RunSummary
 from tests.fabricate import Fabricated
-from tests.pages import Show, ran
+from tests.pages import Show, charts, ran
 
 
 def small(path: Path, iterations: int = 2, **changes: Any) -> Path:
@@ -210,6 +211,21 @@ def test_a_configuration_opens_into_its_runs_and_several_into_what_differs(root:
     assert scores["gold"].tolist() == [pytest.approx(0.54)] * 2
 
 
+def test_configurations_are_told_apart_by_the_first_words(root: Path, show: Show) -> None:
+    """Each differs from the others somewhere else, the last two only in a setting that all the others share."""
+    changes: list[dict[str, Any]] = [{"learning_rate": 0.1}, {"lora_rank": 4}, {"pairs": 8}, {"settings": {"beta": 0.1}}]
+    for number, config in enumerate([{}, *changes, {"pairs": 8, "temperature": 0.5}]):
+        altered(small(root / f"r{number}", 1), config)
+    told = {group.runs[0].run: group.differs for group in grouping.configurations(loading.summaries())}
+    assert len({words[:60] for words in told.values()}) == len(told) == 6
+    assert told["r1"] == "learning_rate 0.1, and 4 more"
+    assert told["r4"] == "settings.beta 0.1, and 4 more"
+    assert told["r3"].startswith("temperature ")
+    assert told["r5"].startswith("temperature 0.5")
+    altered(small(root / "other", 1, method="ppo"))
+    assert {group.runs[0].run: group.differs for group in grouping.configurations(loading.summaries())}["other"] == "", "alone of its method"
+
+
 # --- side by side --------------------------------------------------------------------------------
 
 
@@ -223,7 +239,7 @@ def test_selected_runs_are_laid_side_by_side(root: Path, show: Show) -> None:
     assert differing.loc["method", ["a", "b"]].tolist() == ["ppo", "rloo"]
     assert differing.loc["settings.beta", ["a", "b"]].tolist() == ["not set", "0.1"]
     scores = app.dataframe[2].value
-    assert scores.loc[["a", "b"], "change of gold"].tolist() == [pytest.approx(0.18), pytest.approx(0.09)]
+    assert scores.loc[["a", "b"], "Δ gold"].tolist() == [pytest.approx(0.18), pytest.approx(0.09)]
     assert scores.loc[["a", "b"], "gold"].tolist() == [pytest.approx(0.54), pytest.approx(0.45)]
 
 
@@ -242,6 +258,130 @@ def test_ends_are_the_first_and_the_last_value_by_the_clock(root: Path) -> None:
     assert (found["gold"].first, found["gold"].last, found["gold"].count) == (pytest.approx(0.36), pytest.approx(0.63), 4)
     assert tables.Ends(0.5, 0.5, 1).change is None
     assert tables.Ends(0.5, math.inf, 2).change is None
+
+
+def test_a_change_is_called_so_and_says_from_what_to_what(root: Path, show: Show) -> None:
+    small(root / "a")
+    small(root / "b", seed=1)
+    for app, number in ((show(), 0), (show(show="configurations"), 0), (show(selected=["a", "b"]), 2)):
+        columns = json.loads(app.dataframe[number].proto.columns)
+        named = {told.get("label", key): told.get("help", "") for key, told in columns.items()}
+        assert "last held-out gold score minus the first" in named["Δ gold"]
+        assert "frozen reward model 0 minus the first" in named["Δ proxy"]
+        assert not [label for label in named if label.startswith(("held-out", "change of"))]
+
+
+def test_an_empty_folder_says_how_a_run_comes_into_it(tmp_path: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, other = tmp_path / "my runs", tmp_path / "other"
+    monkeypatch.setenv("INTERPLAY_RUNS", os.pathsep.join(map(str, (folder, other))))
+    app = show()
+    assert f"There are no runs in {folder}, {other}." in texts(app)
+    assert app.code[0].value == f"interplay train --method rloo --task chat --out '{folder}/first'"
+
+
+# --- curves of several runs --------------------------------------------------------------------------
+
+
+def test_curves_of_selected_runs_are_in_one_picture_with_a_free_choice_of_metric(root: Path, show: Show) -> None:
+    small(root / "a", 3)
+    small(root / "b", 2, method="ppo")
+    assert not charts(show()), "nothing is drawn before several are selected"
+    assert not charts(show(selected="a"))
+    app = show(selected=["a", "b"])
+    assert app.selectbox(key="metric").options[:3] == ["Reward", "Gold score", "KL from the reference"]
+    (shown,) = charts(app)
+    assert "a, held-out prompts" in shown["alt"]
+    assert "b, held-out prompts" in shown["alt"]
+    ran(app.selectbox(key="metric").select("entropy"))
+    (other,) = charts(app)
+    assert other["alt"].startswith("entropy: ")
+    assert charts(show(selected=["a", "b"], metric="entropy", x="seconds"))[0]["alt"].startswith("entropy: ")
+
+
+def test_metrics_are_what_any_of_the_runs_recorded() -> None:
+    def of(*names: str) -> pd.DataFrame:
+        return pd.DataFrame({"role": "policy", "split": "train", "name": list(names), "seconds": math.nan, "clock": 1, "value": 0.0})
+
+    found = curves.metrics([of("kl", "clip"), of("gold", "gold_se", "loose_se")])
+    assert found == ["gold", "kl", "clip", "loose_se"], "the known scores first; an error goes with its mean"
+    other = of("loss").assign(role="reward")
+    assert curves.metrics([other]) == []
+    assert curves.axes([of("kl").assign(seconds=1.0), of("kl")]) == ["update"], "an axis that all have"
+
+
+def test_curves_say_why_they_are_not_drawn_and_when_some_are_left_out(two: tuple[Path, Path], show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [name for name in naming.names(loading.summaries()) if name.endswith("same")]
+    assert "could not be told apart" in texts(show(selected=names))
+    small(two[0] / "third")
+    monkeypatch.setattr("app.runs.curves.MOST_BESIDE", 2)
+    app = show(selected=["other", "third", names[0]])
+    assert "2 of 3 runs are drawn" in texts(app)
+    assert len(charts(app)) == 1
+
+
+# --- a run again -------------------------------------------------------------------------------------
+
+
+def _stopped(path: Path, *complete: int) -> Path:
+    run = Fabricated(path, layers=1, k=4, value=False, updates_each=1)
+    run.step("policy", 1, 2)
+    run.store.close("interrupted")
+    for number in complete:
+        (path / "checkpoints" / f"iteration-{number}").mkdir(parents=True)
+        (path / "checkpoints" / f"iteration-{number}" / "COMPLETE").write_text("{}")
+    return path
+
+
+def _resume(app: AppTest) -> Any:
+    return next((button for button in app.button if button.key == "resume"), None)
+
+
+def test_a_run_that_ended_early_can_be_resumed_from_its_line(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _stopped(root / "stopped", 0, 2)
+    asked: list[list[str]] = []
+    monkeypatch.setattr("app.queue.jobs.Jobs.start_argv", lambda self, argv, key="", cwd=None, alone=False: asked.append(argv))
+    monkeypatch.setattr("streamlit.switch_page", lambda page: asked.append([Path(page).name]))
+    button = _resume(show(selected="stopped"))
+    assert "goes on after iteration 2" in button.help.replace("\\", "")
+    ran(button.click())
+    assert asked == [[sys.executable, "-m", "app.cli", "train", "--resume", str(path)], ["train.py"]]
+
+
+def test_resume_is_offered_for_nothing_else_and_says_why_it_is_off(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    small(root / "whole")
+    said(small(root / "live"), state="running", pid=os.getpid(), heartbeat=time.time())
+    _stopped(root / "stopped")
+    for names in ("whole", "live", ["whole", "stopped"]):
+        assert _resume(show(selected=names)) is None
+    assert "begins anew" in _resume(show(selected="stopped")).help
+    job = Job("0" * 16, [sys.executable, "-m", "app.cli", "train", "--resume", str(root / "stopped")], "2026", queued=True)
+    with monkeypatch.context() as queued:
+        queued.setattr("app.queue.jobs.Jobs.list", lambda self: [job])
+        button = _resume(show(selected="stopped"))
+        assert button.disabled
+        assert "queued" in button.help
+    monkeypatch.setenv("INTERPLAY_EXPOSED", "1")
+    button = _resume(show(selected="stopped"))
+    assert button.disabled
+    assert "no login" in button.help.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "pasted"),
+    [
+        (["interplay", "train", "--seed", "1", "--out", "runs/a"], "interplay train --seed 1 --out '{root}/a-3'"),
+        (["interplay", "train", "--out=runs/a"], "interplay train '--out={root}/a-3'"),
+        (["interplay", "train"], "interplay train"),
+        (["interplay", "import", "/x", "--as", "a", "--runs", "old"], "interplay import /x --as a-3 --runs '{root}'"),
+        (["python", "mine.py", "--out", "x"], "python mine.py --out x"),
+        ([], ""),
+    ],
+)
+def test_the_command_that_runs_it_again_names_a_folder_that_is_free(tmp_path: Path, words: list[str], pasted: str) -> None:
+    root = tmp_path / "my runs"
+    for name in ("a", "a-2"):
+        (root / name).mkdir(parents=True)
+    assert again.command(words, "a", root) == pasted.format(root=root)
 
 
 # --- two roots -----------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def test_at_a_chosen_moment(model: Path, prompts: Path, tmp_path: Path, moment: 
     process.join(600)
     assert process.exitcode == 130
     lines = [line for line in (tmp_path / "said").read_text().splitlines() if not line[:6].strip().isdecimal()]  # but for progress
-    assert [line for line in lines if "arning" not in line and "warn(" not in line] == [LAST_LINE]
+    assert [line for line in lines if "arning" not in line and "warn(" not in line] == [f"{LAST_LINE}; go on with: interplay train --resume {tmp_path / 'run'}"]
     status = RunStore.open(tmp_path / "run").status()
     assert (status.state, status.error) == ("interrupted", None)
     assert status.ended is not None
@@ -132,7 +132,7 @@ def test_the_real_command(model: Path, prompts: Path, tmp_path: Path, doing: str
     assert process.returncode == 130
     assert out == ""
     lines = [line for line in err.splitlines() if not line[:6].strip().isdecimal()]
-    assert lines == [LAST_LINE]
+    assert lines == [f"{LAST_LINE}; go on with: interplay train --resume {tmp_path / 'run'}"]
     assert "Traceback" not in err
     assert [(row.run, row.state) for row in Runs(tmp_path).list()] == [("run", "interrupted")]
     store = RunStore.open(tmp_path / "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -365,6 +366,48 @@ def test_a_file_that_is_not_there(root: Path, show: Show) -> None:
     assert _button(app, "start").disabled
 
 
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (["notes.txt"], "holds no config.json (it holds notes.txt)"),
+        (["config.json"], "which holds no weights"),
+        (["config.json", "pytorch_model.bin"], "a pickle file that could run code"),
+        (["adapter_config.json"], "an adapter without adapter_model.safetensors"),
+        (None, "there is no such folder"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_one_line_and_starts_nothing(root: Path, show: Show, tmp_path: Path, files: list[str] | None, why: str) -> None:
+    folder = tmp_path / "weights"
+    for name in files or ():
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    app = show(model=str(folder))
+    assert why in _plain(app.error)
+    assert "--model is" in _plain(app.error)
+    assert _button(app, "start").disabled
+
+
+def test_a_model_that_may_be_used_starts(root: Path, show: Show, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
+    for model in ("bundled", "somebody/their-model", str(tmp_path)):
+        app = show(model=model)
+        assert not app.error
+        assert not _button(app, "start").disabled
+
+
+def test_a_judge_that_cannot_be_used_is_told_where_one_is_asked_for(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--judge-model is '~nobody-here/x'" in _plain(show(judge="model", judge_model="~nobody-here/x").error)
+    assert not show(judge_model="/nowhere").error
+    monkeypatch.setenv("INTERPLAY_EXPOSED", "1")
+    assert not show(model="/nowhere").error, "others do not learn which folders there are"
+
+
+def test_looking_at_a_model_folder_needs_no_engine() -> None:
+    words = "import sys; from interplay import model_folders; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", words], check=True)
+
+
 def test_a_data_set_of_the_hub_is_fetched_only_when_asked(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str | None] = []
     monkeypatch.setattr("app.train.preview.make", lambda config: asked.append(config.data) or preview.Preview(error="could not be had from the hub (offline)"))
@@ -653,18 +696,21 @@ def test_an_interrupted_run_can_be_resumed(root: Path, show: Show, monkeypatch: 
     asked: list[list[str]] = []
     monkeypatch.setattr("app.queue.jobs.Jobs.start_argv", lambda self, argv, key="", cwd=None, alone=False: asked.append(argv))
     app = show()
-    assert "run interrupted at 40%" in _plain(app.text)
+    assert "run interrupted at 40%; Resume goes on after iteration 1" in _plain(app.text)
     _button(app, f"resume-{job.id}").click().run()
     assert asked == [[sys.executable, "-m", "app.cli", "train", "--resume", str(run.path)]]
 
 
-def test_a_run_without_a_checkpoint_or_with_an_end_cannot_be_resumed(root: Path, show: Show) -> None:
+def test_a_run_without_a_checkpoint_begins_anew_and_a_finished_one_is_not_resumed(root: Path, show: Show) -> None:
+    """A stop before the first iteration is complete is the usual one, so Resume is there and says what it does."""
     Fabricated(root / "bare", layers=2, k=16, updates_each=2).store.close("failed")
     whole = Fabricated(root / "whole", layers=2, k=16, updates_each=2).whole()
     _with_checkpoints(whole, 1)
     found = [_job_of(root / "bare"), _job_of(whole)]
     until(lambda: all(launch.here().get(job.id).ended for job in found))
-    assert not [button for button in show().button if str(button.key).startswith("resume-")]
+    app = show()
+    assert [button.key for button in app.button if str(button.key).startswith("resume-")] == [f"resume-{found[0].id}"]
+    assert "run failed; Resume begins anew, because no iteration was complete" in _plain(app.text)
 
 
 def test_a_running_run_shows_how_far_it_is(root: Path, show: Show) -> None:

@@ -279,9 +279,9 @@ def test_the_example_of_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_readme_reads_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    fabricate.Fabricated(tmp_path / "runs" / "demo", layers=1, k=8, updates_each=2).whole()
+    fabricate.Fabricated(tmp_path / "runs" / "first", layers=1, k=8, updates_each=2).whole()
     monkeypatch.chdir(tmp_path)
-    ran = [block for block in blocks("README.md", "python") if "runs/demo" in block]
+    ran = [block for block in blocks("README.md", "python") if "runs/first" in block]
     for block in ran:
         exec(compile(block, "README.md", "exec"), {})
     shown = capsys.readouterr().out

@@ -28,6 +28,7 @@ _COLUMNS: dict[Stream, list[str]] = {
     "completions": ["update", "iteration", "split", "prompt_id", "gold", "proxy", "kl", "tokens", "finished"],
     "metrics": ["update", "iteration", "role", "split", "name", "value", "seconds"],
 }
+_COSTS = ("forwards", "tokens", "time", "peak memory")
 _UNITS = {"gold": "gold, change in [-1, 1]", "proxy": "frozen reward model 0, change in SD before training"}
 
 
@@ -71,13 +72,24 @@ def show(found: Found) -> None:
     if numbers.differences:
         columns = ("difference", "judge", "seeds", "mean", "Student's t", "bootstrap", "80 % power", "verdict")
         _print(console, "same seeds, same prompts", columns, map(_difference, numbers.differences))
-    heads = ("method", "forwards", "tokens", "time", "peak memory", "time to first's gold", "to its proxy")
+    heads = ("method", *_COSTS, "time to first's gold", "to its proxy")
     _print(console, "cost of a run (mean over seeds)", heads, map(_cost, numbers.methods))
     _print(console, "spent on training", ("run", "prompts", "completions", "longest", "updates"), map(_spent, numbers.runs))
     for line in claims(numbers):
         console.print(Text(line))
     for line in (*([f"not finished: {', '.join(found.missing)}"] if found.missing else []), *numbers.warnings):
         console.print(Text(f"note: {line}"))
+
+
+def brief(console: Console, methods: Sequence[Mapping[str, Any]]) -> None:
+    """What each method gained, and for what cost, in one table; all the rest is said by `show`."""
+    title = "change on held-out prompts, with 95 % intervals over seeds (gold in [-1, 1], proxy in SD), and cost of a run"
+    _print(console, title, ("method", "seeds", *JUDGES, *_COSTS), map(_brief, methods))
+
+
+def _brief(row: Mapping[str, Any]) -> tuple[str, ...]:
+    name, *costs = _cost(row)[: 1 + len(_COSTS)]
+    return name, str(row[JUDGES[0]]["seeds"]), *(_with_interval(row[judge]) for judge in JUDGES), *costs
 
 
 def _print(console: Console, title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -171,7 +183,12 @@ def _claim(judge: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _difference_words(row: Mapping[str, Any]) -> str:
     few = f", though less than the {_plain(row['detectable'], 3)} that {row['seeds']} seeds find with 80 % power" if row["warning"] else ""
-    return f"{_number(row['mean'])} {interval(row['student'])}{few}"
+    return f"{_with_interval(row)}{few}"
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    """The mean, and behind it the interval where there is one."""
+    return f"{_number(row['mean'])} {interval(row['student'])}".removesuffix(" -")
 
 
 # --- written ---------------------------------------------------------------------------------------

@@ -114,8 +114,12 @@ def _list() -> int:
     return 0
 
 
+#: Defaults that are told in words.
+_OPEN: Mapping[Any, str] = {(): "all", "": "none", None: "chosen by what was recorded"}
+
+
 def _shown(value: Any) -> str:
-    return "all" if value == () else "chosen by what was recorded" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return _OPEN.get(value) or (str(value).lower() if isinstance(value, bool) else str(value))
 
 
 # --- what is typed ---------------------------------------------------------------------------------

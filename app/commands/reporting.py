@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
 from collections import Counter
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from analysis import forecast, paper, recipes, report
 from analysis.evidence import Recording
-from app.commands.comparison import clean
+from app.commands.comparison import brief, clean
 from app.reading import recorded, recordings
 from app.reading.recorded import Recorded
 from interplay import __version__, disk
@@ -32,13 +33,13 @@ def run(words: Sequence[str], runs: Path, *, as_json: bool, out: Path | None) ->
     """Exit code 0; raises `ConfigError` for what is no run, and for runs of different models, which no number can join."""
     named = list({one.path: one for word in words for one in recorded.find(word, runs)}.values())
     found = [recordings.load(one.path, one.arm) for one in named]
-    told = to_json(found)
+    told = to_json(found) | {"methods": _methods(named)}
     if out is not None:
         _write(out, told, named)
     if as_json:
         print(json.dumps(told, indent=2))
     else:
-        show(told)
+        show(told, _named(named))
     return 0
 
 
@@ -58,7 +59,21 @@ def to_json(found: Sequence[Recording]) -> dict[str, Any]:
 
 def _chance(one: Recording) -> str:
     """What the nulls of this run rest on."""
-    return "recorded" if one.has_nulls else "error of the sketches; recorded before nulls were"
+    if one.policy is None or one.reward is None:
+        return "none: not both roles' directions were recorded"
+    return "recorded" if one.has_nulls else _OLDER
+
+
+_OLDER = "error of the sketches; recorded before nulls were"
+
+
+def _methods(named: Sequence[Recorded]) -> list[dict[str, Any]]:
+    """What each method of a comparison gained and what it cost; none of other runs, which may differ in anything."""
+    if len({one.arm for one in named}) < 2 or not all(one.arm for one in named):
+        return []
+    with contextlib.suppress(ValueError):  # no held-out scores, or rows of two comparisons
+        return [clean(row) for row in recipes.Sources(named).methods]
+    return []
 
 
 def _forecast(one: Recording) -> dict[str, Any]:
@@ -77,16 +92,37 @@ def _forecast(one: Recording) -> dict[str, Any]:
 # --- printed -----------------------------------------------------------------------------------------
 
 
-def show(told: dict[str, Any]) -> None:
-    """The verdicts with their sentences, then what the previous update may be worth."""
+def _named(named: Sequence[Recorded]) -> str:
+    """`10 runs: rloo: 5 seeds, zopro: 5 seeds`: the rows of a comparison by its methods, other runs by their names."""
+    seeds = Counter(map(_method, named))
+    told = {_method(one): f"{one.arm}: {seeds[_method(one)]} seeds" if seeds[_method(one)] > 1 else one.run for one in named}
+    return f"{len(named)} run{'s' if len(named) > 1 else ''}: {', '.join(told.values())}"
+
+
+def _method(one: Recorded) -> tuple[Path, str | None]:
+    """What a row of a comparison shares with its other seeds; a run by itself shares it with none."""
+    return (one.path.parent, one.arm) if one.arm else (one.path, None)
+
+
+def show(told: dict[str, Any], names: str) -> None:
+    """The runs, what methods gained, the verdicts with their sentences, then what the previous update may be worth."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    names = list(dict.fromkeys(str(one["run"]) for one in told["runs"]))
-    console.print(Text(f"{len(names)} run{'s' if len(names) > 1 else ''}: {', '.join(names)}\n"))
-    for row in told["verdicts"]:
-        console.print(Text.assemble((f"{row['label']} ", "bold"), f"{row['question']} ", (row["answer"], "bold")))
-        console.print(Padding(Text(row["sentence"]), (0, 0, 1, 3)))
+    console.print(Text(f"{names}\n"))
+    if told["methods"]:
+        brief(console, told["methods"])
+    for _, rows in itertools.groupby(told["verdicts"], key=lambda row: row["value"] is None):
+        _verdicts(console, list(rows))
     for line in [*_worths(told["forecast"]), *_cautions(told["runs"])]:
         console.print(Text(line))
+
+
+def _verdicts(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """Each with its sentence; those that nothing was recorded for share their reasons."""
+    together = [rows] if rows[0]["value"] is None else [[row] for row in rows]
+    for block in together:
+        for row in block:
+            console.print(Text.assemble((f"{row['label']} ", "bold"), f"{row['question']} ", (row["answer"], "bold")))
+        console.print(Padding(Text(" ".join(dict.fromkeys(row["sentence"] for row in block))), (0, 0, 1, 3)))
 
 
 def _worths(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -104,8 +140,9 @@ def _worth(row: dict[str, Any]) -> str:
 
 
 def _cautions(runs: Sequence[dict[str, Any]]) -> list[str]:
-    older = [one["run"] for one in runs if one["chance"] != "recorded"]
-    return [f"note: recorded before nulls were, so chance is the error of the sketches alone and too narrow: {', '.join(older)}"] if older else []
+    older = [one["run"] for one in runs if one["chance"] == _OLDER]
+    which = ", ".join(older) if len(older) < len(runs) else "all of these runs"
+    return [f"note: recorded before nulls were, so chance is the error of the sketches alone and too narrow: {which}"] if older else []
 
 
 def _write(place: Path, told: dict[str, Any], named: Sequence[Recorded]) -> None:

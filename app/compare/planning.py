@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import re
 import shlex
+import socket
 import sys
 import threading
 from collections import OrderedDict
@@ -254,39 +255,54 @@ _TIMED = (*(name for name in SAME if not name.startswith("seed")), "tune", "lora
 
 @dataclass(frozen=True)
 class Time:
-    """What a plan will take. `seconds` is None if a method has no earlier row to go by; those are `unknown`. `rests_on` counts earlier rows."""
+    """What a plan will take. `seconds` is None if a method has no earlier row to go by; those are `unknown`.
+
+    `rests_on` counts earlier rows; `here` says that all of them computed on this very machine.
+    """
 
     seconds: float | None
     rests_on: int = 0
     unknown: tuple[str, ...] = ()
+    here: bool = True
 
     def __str__(self) -> str:
         if self.seconds is None:
-            return f"unknown: no finished row of {', '.join(self.unknown)} with this budget is recorded from this machine"
-        return f"about {duration(self.seconds)}, by {self.rests_on} earlier rows with this budget on this machine"
+            return f"unknown: no finished row of {', '.join(self.unknown)} with this budget is recorded from a machine like this one"
+        where = "this machine" if self.here else "a machine like this one"
+        return f"about {duration(self.seconds)}, by {self.rests_on} earlier row{'s' if self.rests_on > 1 else ''} with this budget on {where}"
 
 
 def forecast(plan: Plan, earlier: Iterable[RowNow], gpus: Sequence[str], devices: int = 1) -> Time:
-    """Seconds that the unfinished rows will take, from those of finished rows alike. `gpus` are names, none for the CPU."""
-    known: dict[tuple[Any, ...], list[float]] = {}
-    for past in earlier:
-        if past.seconds is not None and _made_here(past.machine, gpus):
-            known.setdefault(_like(past.row.config), []).append(past.seconds)
+    """Seconds that the unfinished rows will take, from those of finished rows alike. `gpus` are names, none for the CPU.
+
+    Rows from a machine of the same kind count where this very one has made none alike.
+    """
+    timed = [past for past in earlier if past.seconds is not None and _same_kind(past.machine, gpus)]
+    alike, own = _seconds(timed), _seconds(past for past in timed if past.host == socket.gethostname())
+    known = alike | own
     left = [row for row in plan.rows if compare.standing(row) != "finished"]
     unknown = tuple(dict.fromkeys(row.method for row in left if _like(row.config) not in known))
     if unknown:
         return Time(None, unknown=unknown)
     means = {row.name: sum(found) / len(found) for row in left if (found := known[_like(row.config)])}
-    first = means.pop(WARM, 0.0)
-    return Time(first + sum(means.values()) / max(1, devices), sum(len(known[like]) for like in {_like(row.config) for row in left}))
+    first, kinds = means.pop(WARM, 0.0), {_like(row.config) for row in left}
+    return Time(first + sum(means.values()) / max(1, devices), sum(len(known[kind]) for kind in kinds), here=kinds <= set(own))
+
+
+def _seconds(rows: Iterable[RowNow]) -> dict[tuple[Any, ...], list[float]]:
+    """Of each kind of row, what those of it took."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for past in rows:
+        found.setdefault(_like(past.row.config), []).append(past.seconds or 0.0)
+    return found
 
 
 def _like(config: RunConfig) -> tuple[Any, ...]:
     return (config.method, *sorted(config.settings.items()), *(getattr(config, name) for name in _TIMED))
 
 
-def _made_here(machine: Mapping[str, Any], gpus: Sequence[str]) -> bool:
-    """Whether a run computed on this machine, as far as it says."""
+def _same_kind(machine: Mapping[str, Any], gpus: Sequence[str]) -> bool:
+    """Whether a run computed on a machine of this kind, as far as it says. Whether on this very one, only its host tells."""
     if gpus:
         return machine.get("device") == "cuda" and machine.get("name") in gpus
     threads = (psutil.cpu_count(), psutil.cpu_count(logical=False))

@@ -38,6 +38,7 @@ class RowNow:
     created: str = ""
     machine: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
+    host: str | None = None  # that it computed on; what came with the project names none
 
     @property
     def share(self) -> float:
@@ -168,8 +169,8 @@ def _expected(job: Job, folder: Path) -> Entry:
 
 
 def find(name: str, among: Sequence[Entry]) -> Entry | None:
-    """The comparison of that name; the newest for none, or for one that is not there."""
-    meant = [entry for entry in among if name == entry.name] or [entry for entry in among if name == entry.path.name] or list(among)
+    """The comparison of that name, or None; without a name the newest."""
+    meant = [entry for entry in among if name in (entry.name, "")] or [entry for entry in among if name == entry.path.name]
     return meant[0] if meant else None
 
 
@@ -200,7 +201,7 @@ def _now(row: Row) -> RowNow:
         return RowNow(row, "unreadable", why=str(error))
     state, took = status.shown(), (status.ended or 0.0) - (status.started or 0.0)
     seconds = took if state == "finished" and status.started and took > 0 else None
-    return RowNow(row, state, status.progress, seconds, info.created, _mapping(info.machine), str(status.error or ""))
+    return RowNow(row, state, status.progress, seconds, info.created, _mapping(info.machine), str(status.error or ""), status.host)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

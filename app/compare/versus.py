@@ -73,8 +73,9 @@ def turn() -> None:
 
 def pick(entries: Sequence[Entry], known: Sequence[Job]) -> Entry | None:
     """The list, one click to open; the chosen one is in the URL. Without a choice it is the newest."""
-    linked = standings.find(st.query_params.get("out", ""), entries)
-    if linked is None:
+    asked = st.query_params.get("out", "")
+    linked = standings.find(asked, entries)
+    if not entries:
         widgets.nothing(f"There is no comparison in {', '.join(map(str, standings.roots(home())))}. This makes one:", "interplay compare --methods zopro,rloo")
         return None
     frame = pd.DataFrame([_entry_line(entry, standings.job_of(entry, known)) for entry in entries])
@@ -88,13 +89,16 @@ def pick(entries: Sequence[Entry], known: Sequence[Job]) -> Entry | None:
         key=f"comparisons-{_mark([entry.name for entry in entries])}-{st.session_state.get('_opened', 0)}",
         on_select="rerun",
         selection_mode="single-row",
-        selection_default={"selection": {"rows": [entries.index(linked)]}},
+        selection_default={"selection": {"rows": [entries.index(linked)] if linked else []}},
         placeholder="",
         alt="Comparisons, newest first",
     )
     picked = [row for row in event.selection.rows if row < len(entries)]
     chosen = entries[picked[0]] if picked else linked
-    if st.query_params.get("out") != chosen.name:
+    if chosen is None:
+        widgets.lost("out", [asked], "comparison")
+    elif st.query_params.get("out") != chosen.name:
+        widgets.found_again("out")
         st.query_params["out"] = chosen.name
     return chosen
 

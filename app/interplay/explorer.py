@@ -113,15 +113,25 @@ def choose(runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> Choice:
     runs = _with_rows(runs, [*held, other])
     names = naming.names(runs)
     options = [*names, *(one.name for one in comparisons if one.name not in names)]
-    known = [name for name in (_known(name, runs, options) for name in held) if name]
+    meant = {name: _known(name, runs, options) for name in held or [other] if name}
+    known, missing = [name for name in meant.values() if name], [name for name, found in meant.items() if not found]
     if "runs" not in st.session_state:
-        known = known or [_known(other, runs, options) or _default(runs, options)]
+        known = known if meant else [_default(runs, options)]
         st.query_params["runs"] = known
     if known != st.session_state.get("runs"):  # an older link, or a run has gone
         st.session_state["runs"] = known[:MOST_RUNS]
     picked = st.multiselect(
-        "Runs", options, key="runs", bind="query-params", label_visibility="collapsed", placeholder="Choose runs or comparisons", max_selections=MOST_RUNS
+        "Runs",
+        options,
+        key="runs",
+        bind="query-params",
+        label_visibility="collapsed",
+        placeholder="Choose runs or comparisons",
+        max_selections=MOST_RUNS,
+        on_change=widgets.found_again,
+        args=("runs",),
     )
+    widgets.lost("runs", missing)
     return chosen(picked, runs, comparisons)
 
 

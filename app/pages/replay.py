@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.parts import widgets
 from app.reading import loading
-from app.replay import completions, playing, replaying
+from app.replay import completions, playing, replaying, scoring
 from app.replay.playing import MOMENT, TEXTS
 from app.replay.replaying import QUANTITIES, Look
 from interplay.store import RunSummary
@@ -50,8 +50,10 @@ def show_charts(*runs: RunSummary) -> None:
 def show_scores(looks: Sequence[Look]) -> None:
     with widgets.section("Scores"):
         x = widgets.choice("Horizontal axis", replaying.axes(looks), "x")
-    replaying.row(replaying.curves(looks, x), captioned=True)
-    widgets.heldout(replaying.heldout(looks))
+    live = replaying.live(looks)
+    replaying.row(scoring.charts(looks, x), captioned=True, live=live)
+    scoring.another(looks, x)
+    widgets.heldout(scoring.table(looks), live=live)
 
 
 def show_layers(looks: Sequence[Look]) -> None:
@@ -64,11 +66,11 @@ def show_layers(looks: Sequence[Look]) -> None:
             "space",
             help="factor: the tensors as the optimiser sees them; effective: the weight that the forward pass uses",
         )
-    roles = replaying.roles(looks)
+    roles, live = replaying.roles(looks), replaying.live(looks)
     if not roles:
-        widgets.nothing("No optimiser step recorded yet.")
+        widgets.nothing("No optimiser step recorded yet." if live else "No optimiser step was recorded.")
     for made in replaying.heats(looks, roles, quantity, rows, space):
-        replaying.row(made, captioned=quantity == "cos_other_update")
+        replaying.row(made, captioned=quantity == "cos_other_update", live=live)
 
 
 def show_paths(looks: Sequence[Look]) -> None:
@@ -82,7 +84,7 @@ def show_paths(looks: Sequence[Look]) -> None:
             help="equal reach: each path is scaled to reach 1, to compare shapes",
         )
         roles = widgets.several("Roles", replaying.roles(looks), "roles")
-    replaying.hang(replaying.paths(looks, roles, flat, scale), "chart-paths", titled=False)
+    replaying.hang(replaying.paths(looks, roles, flat, scale), "chart-paths", titled=False, live=replaying.live(looks))
 
 
 @replaying.careful
@@ -103,7 +105,8 @@ def page() -> None:
         first = widgets.pick_run(runs)
         other = replaying.pick_other(runs, first) if first else None
     if first is None:
-        widgets.no_runs()
+        if not runs:
+            widgets.no_runs()
         return
     if first.state == "unreadable":
         widgets.problems(first.problems or ["this run cannot be read"])

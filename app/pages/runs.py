@@ -12,7 +12,7 @@ from app.compare.standings import Entry
 from app.parts import widgets
 from app.queue.job import Job
 from app.reading import loading, naming
-from app.runs import bringing, grouping, listing, tidying
+from app.runs import again, bringing, curves, grouping, listing, tidying
 from app.train import launch
 from interplay.errors import InterplayError
 from interplay.store import RunSummary
@@ -40,7 +40,7 @@ def show_runs(found: Sequence[RunSummary], runs: Sequence[RunSummary]) -> None:
         show_configurations(found, named)
     else:
         chosen = listing.run_table(found, named)
-        listing.hint(f"{len(found)} of {len(runs)} runs. Select one for its settings, files and command line, several for what differs.")
+        listing.hint(f"{len(found)} of {len(runs)} runs. Select one for its settings, files and command line, several for what differs and their curves.")
         show_selected(chosen, named)
 
 
@@ -66,12 +66,15 @@ def show_selected(chosen: Sequence[RunSummary], named: Mapping[Path, str], *, ow
     with widgets.section(title), st.container(horizontal=True, vertical_alignment="center", width="content"):
         if len(chosen) == 1:
             listing.to_replay(chosen[0], names[0])
+        if len(chosen) == 1 and own and again.early(chosen[0]):
+            again.resume_and_watch(chosen[0])
         if own:
             tidying.delete_button(chosen, names)
     if len(chosen) == 1:
         show_run(chosen[0])
     else:
         listing.runs_beside(chosen, names)
+        curves.show(chosen, "" if own else "row-")
 
 
 def show_run(summary: RunSummary) -> None:

@@ -22,7 +22,7 @@ def page() -> None:
     order = launch.order(filled)
     with middle:
         needs, data = launch.foresee(order), launch.look(order)
-        launch.start_row(order, needs, data)
+        launch.start_row(order, needs, launch.unusable(order, data))
         launch.details(order, needs, data)
     with widgets.section("Started from here"):
         st.empty()

@@ -108,8 +108,8 @@ def _both(first: Setting, second: Setting) -> Setting:
 
 
 def _within(one: Setting, known: Has) -> Setting:
-    """Only what the run has: its spaces, layers and kinds."""
-    here = {"space": known.spaces, "layer": (ALL, *known.layers), "kind": (ALL, *known.kinds)}.get(one.name)
+    """Only what the run has: its spaces (of a run without updates figures name the factor space), layers and kinds."""
+    here = {"space": known.spaces or ("factor",), "layer": (ALL, *known.layers), "kind": (ALL, *known.kinds)}.get(one.name)
     if not here:
         return one
     return replace(one, choices=here, default=one.default if one.default in (None, *here) else here[0])
@@ -140,13 +140,20 @@ def _one_of(one: Setting, key: str, label: str, help: str | None) -> Any:
     options = [*([AUTO] if one.default is None else []), *one.choices]
     default = AUTO if one.default is None else one.default
     forget(key, options)
-    more: dict[str, Any] = {"key": key, "bind": "query-params", "help": help, "format_func": lambda word: WORDS.get(word, str(word))}
+    more: dict[str, Any] = {"key": key, "bind": "query-params", "help": help, "format_func": lambda word: _word(one, word)}
     if len(options) <= 4 and one.name not in recipes.PARTS:
         picked = st.segmented_control(label, options, default=default, required=True, **more)
     else:
         picked = st.selectbox(label, options, index=options.index(default), width=140, **more)
     told = default if picked is None else picked  # an empty word in the URL clears a choice
     return None if told == AUTO else told
+
+
+def _word(one: Setting, value: Any) -> str:
+    """What a value is called; the space that is taken unless one is chosen (`movement.space_of`) is named, so that its numbers can be placed."""
+    if one.name == "space" and value == AUTO:
+        return f"{AUTO}: {'effective' if 'effective' in one.choices else one.choices[0]}"
+    return WORDS.get(value, str(value))
 
 
 def forget(key: str, options: Sequence[Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -61,22 +62,37 @@ def choice(label: str, options: Sequence[str], key: str, names: dict[str, str] |
 
 
 def pick_run(runs: Sequence[RunSummary]) -> RunSummary | None:
-    """The run to look at; None if there is none."""
+    """The run to look at; None if there is none, or not the one that the link names."""
     runs = [*runs, *naming.inside(st.query_params.get("run", ""))]
     names = naming.names(runs)
     if not names:
         return None
-    wanted = st.session_state.get("run") or st.query_params.get("run")
+    wanted = st.session_state.get("run") or st.query_params.get("run") or next(iter(st.session_state.get("_lost-run", ())), None)
     full = naming.full_name(wanted, runs) if wanted else names[0]
     if full not in (None, wanted):  # the first visit, an old link, or a name that two runs have now
         if "run" not in st.session_state:
             st.query_params["run"] = full
         st.session_state["run"] = full
     # No default: a default is left out of the URL, and the newest run of today is another one tomorrow.
-    chosen = st.selectbox("Run", names, index=None, required=True, key="run", bind="query-params", label_visibility="collapsed")
-    if chosen is None and (asked := st.query_params.get("run")):
-        st.caption(escape(f"There is no run {asked} here; this is {names[0]}."))
-    return naming.find(chosen or names[0], list(runs))
+    chosen = st.selectbox(
+        "Run", names, index=None, required=True, key="run", bind="query-params", label_visibility="collapsed", on_change=found_again, args=("run",)
+    )
+    lost("run", [] if full or chosen else [str(wanted)])
+    return naming.find(chosen, list(runs)) if chosen else None
+
+
+def lost(key: str, names: Sequence[str], kind: str = "run") -> bool:
+    """Say which names of a link mean nothing here, until something else is chosen: what is shown in their place would be taken for them."""
+    if names:
+        st.session_state[f"_lost-{key}"] = list(names)
+    missing = st.session_state.get(f"_lost-{key}", [])
+    if missing:
+        st.warning(escape(f"There is no {kind} {' or '.join(missing)} here: renamed, deleted, or in another folder."), icon=":material/link_off:")
+    return bool(missing)
+
+
+def found_again(key: str) -> None:
+    st.session_state.pop(f"_lost-{key}", None)
 
 
 def several(label: str, options: Sequence[str], key: str) -> list[str]:
@@ -98,13 +114,19 @@ def run_line(summary: RunSummary, newest: float | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         state_badge(summary.state)
         if summary.method:
-            st.text(f"{summary.method} on {summary.task}, seed {summary.seed}")
+            st.text(_made_with(summary))
         if summary.progress:
             st.text(progress_words(summary.progress))
         if summary.ended is not None:
             st.text(f"ended {ago(time.time() - summary.ended)} ago")
         elif newest is not None:
             st.text(f"last data {ago(time.time() - newest)} ago")
+
+
+def _made_with(summary: RunSummary) -> str:
+    """`rloo on chat, seed 0`, as far as it is known: trainers of others tell neither task nor seed."""
+    task = f" on {summary.task}" if summary.task else ""
+    return f"{summary.method}{task}" + (f", seed {summary.seed}" if summary.seed is not None else "")
 
 
 def progress_words(progress: Any) -> str:
@@ -173,8 +195,10 @@ def section(words: str) -> Iterator[None]:
 
 
 def no_runs() -> None:
-    """An empty root, and the command that fills it."""
-    nothing("There are no runs in " + ", ".join(str(root) for root in loading.roots()) + ". This starts one:", "interplay train --method rloo --task chat")
+    """Empty roots, and the command that fills the first."""
+    roots = loading.roots()
+    command = shlex.join(["interplay", "train", "--method", "rloo", "--task", "chat", "--out", str(roots[0] / "first")])
+    nothing(f"There are no runs in {', '.join(map(str, roots))}. This starts one:", command)
 
 
 def chart(spec: FigureSpec, key: str, *, height: int = 260, own_caption: bool = True, titled: bool = True) -> None:
@@ -246,10 +270,10 @@ def caption(spec: FigureSpec) -> None:
     st.caption(escape(screen.caption(spec)))
 
 
-def heldout(frame: pd.DataFrame) -> None:
+def heldout(frame: pd.DataFrame, *, live: bool) -> None:
     """Scores on the held-out prompts at the start and after each iteration."""
     if frame.empty:
-        nothing("No held-out score yet: the first one is taken before the policy moves.")
+        nothing("No held-out score yet: the first one is taken before the policy moves." if live else "No held-out score was recorded.")
         return
     config: dict[str, Any] = {
         "moment": st.column_config.TextColumn("moment", width="medium"),

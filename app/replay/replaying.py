@@ -92,11 +92,27 @@ def _look(summary: RunSummary) -> Look:
     return Look(found, loading.again(summary), {stream: found.version((stream,)) for stream in STREAMS})
 
 
+def live(looks: Sequence[Look]) -> bool:
+    """Whether more may still come: what is not there is missing for good where not."""
+    return any(loading.live(one.summary) for one in looks)
+
+
 def pick_other(runs: Sequence[RunSummary], first: RunSummary) -> RunSummary | None:
     """A second run to see beside the first, from the URL; None if there is none, with the reason where one was asked for."""
     among = list({run.path: run for run in [*runs, *_rows_beside(first), *naming.inside(st.query_params.get("versus", ""))]}.values())
-    names = naming.names(among)
-    chosen = st.selectbox("Beside", names, index=None, key="versus", bind="query-params", label_visibility="collapsed", placeholder="Beside another run")
+    names, asked = naming.names(among), st.query_params.get("versus")
+    chosen = st.selectbox(
+        "Beside",
+        names,
+        index=None,
+        key="versus",
+        bind="query-params",
+        label_visibility="collapsed",
+        placeholder="Beside another run",
+        on_change=widgets.found_again,
+        args=("versus",),
+    )
+    widgets.lost("versus", [asked] if asked and chosen is None else [])
     if chosen not in names:
         return None
     other = among[names.index(chosen)]
@@ -171,11 +187,11 @@ def moment(looks: Sequence[Look], share: bool) -> None:
 def _moment(looks: Sequence[Look], share: bool) -> dict[str, int]:
     first, *others = (one for one in looks if one is looks[0] or len(one.updates()))
     if first.updates().empty:
-        st.text("The policy has not moved yet: reward model 0 comes first.")
+        st.text("The policy has not moved yet: reward model 0 comes first." if live([first]) else "This run recorded no update of a policy.")
         return {}
     _arrive(first, others, share)
     bounds = _bounds(first)
-    number = playing.update_row(bounds, any(loading.live(one.summary) for one in looks))
+    number = playing.update_row(bounds, live(looks))
     rows = {first.run: beside.row_at(first.updates(), number)}
     rows |= {one.run: beside.row_at(one.updates(), moments.align(number, bounds, _bounds(one), share=share)) for one in others}
     _say(rows, share, any(_bounds(one) != bounds for one in others))
@@ -234,18 +250,19 @@ class Chart:
     caption: str
     moments: moments.Moments
     empty: bool
+    what: str  # is drawn: the word for it where nothing of it was recorded
     item: basket.Item
 
 
-def hang(chart: Chart | str, key: str, *, titled: bool = True, captioned: bool = True) -> None:
-    """A chart with its name and caption and a way into the basket; or the reason why there is none."""
+def hang(chart: Chart | str, key: str, *, titled: bool = True, captioned: bool = True, live: bool = True) -> None:
+    """A chart with its name and caption and a way into the basket; or the reason why there is none, which for an ended run is final."""
     if isinstance(chart, str):
         widgets.nothing(chart)
         return
     if titled:
         st.markdown(f"**{widgets.escape(chart.title)}**")
     if chart.empty:
-        widgets.nothing("Nothing recorded yet.")
+        widgets.nothing("Nothing recorded yet." if live else f"No {chart.what} was recorded.")
         return
     canvas.hang(chart.picture, key, screen.CONFIG, follows=True, clicked=lambda point: choose(chart.moments, point))
     _hung()[key] = chart.moments
@@ -254,11 +271,11 @@ def hang(chart: Chart | str, key: str, *, titled: bool = True, captioned: bool =
     basket.offer(chart.item, key)
 
 
-def row(made: Mapping[str, Chart | str], *, captioned: bool) -> None:
+def row(made: Mapping[str, Chart | str], *, captioned: bool, live: bool) -> None:
     """Charts beside each other, each with its caption or with one for all."""
     for place, (key, chart) in zip(st.columns(len(made), gap="medium"), made.items(), strict=True):
         with place:
-            hang(chart, key, captioned=captioned)
+            hang(chart, key, captioned=captioned, live=live)
     first = next((chart for chart in made.values() if not isinstance(chart, str) and not chart.empty), None)
     if first and not captioned:
         st.caption(widgets.escape(first.caption))
@@ -312,14 +329,7 @@ def _drawn(name: str, groups: Sequence[Sequence[Recorded]], height: int, setting
 
 
 def _chart(spec: Any, figure: Any, item: basket.Item) -> Chart:
-    return Chart(canvas.picture(figure, spec.alt), spec.title, screen.caption(spec), moments.of(spec), spec.empty, item)
-
-
-def curves(looks: Sequence[Look], x: str) -> dict[str, Chart | str]:
-    """Reward, gold score and KL, by chart; the two runs of a pair share each picture."""
-    if len(looks) == 1:
-        return {f"chart-{score}_curve": chart(f"{score}_curve", looks, "metrics", 260, x=x) for score in figures.SCORES}
-    return {f"chart-{score}_curve": chart("run_curves", looks, "metrics", 280, score=score, x=x) for score in figures.SCORES}
+    return Chart(canvas.picture(figure, spec.alt), spec.title, screen.caption(spec), moments.of(spec), spec.empty, (spec.colour or spec.y).label, item)
 
 
 def heats(looks: Sequence[Look], among: Sequence[str], quantity: str, rows: str, space: str) -> list[dict[str, Chart | str]]:
@@ -361,17 +371,6 @@ def _held(one: Look) -> Look:
 # --- what one update measured, and where it can go on --------------------------------------------
 
 
-def heldout(looks: Sequence[Look]) -> pd.DataFrame:
-    """The held-out scores, of two runs moment by moment."""
-    versions = tuple(one.stamps["metrics"] for one in looks)
-    build = lambda: _heldout({one.run: one.frame("metrics") for one in looks})  # noqa: E731
-    return cast(pd.DataFrame, widgets.memo(f"held-out scores of {[str(one.recorded.path) for one in looks]}", versions, build))
-
-
-def _heldout(metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    return beside.heldout(metrics) if len(metrics) > 1 else tables.heldout_table(next(iter(metrics.values())))
-
-
 def numbers(looks: Sequence[Look]) -> None:
     """What the chosen update of each run measured on its batch."""
     frame = beside.numbers_at({one.run: one.metrics() for one in looks}, clocks())
@@ -384,7 +383,7 @@ def numbers(looks: Sequence[Look]) -> None:
 def branches(looks: Sequence[Look]) -> None:
     """The checkpoint of the chosen update's iteration, and the command that goes on from there."""
     for number, one in enumerate(looks):
-        if one.run not in clocks():
+        if one.run not in clocks() or not one.summary.task:  # nothing goes on from a run that `interplay train` did not make
             continue
         updates = one.updates()
         iteration = int(beside.row_at(updates, beside.update_at(updates, clocks()[one.run]))["iteration"])

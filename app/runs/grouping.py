@@ -24,8 +24,11 @@ from interplay.store import Runs, RunSummary
 
 #: What a setting that a run does not have is shown as.
 ABSENT = "not set"
-#: Settings that are told in the name of a configuration; the others are counted.
-MOST_TOLD = 4
+#: What a score changed by, as all tables call it, and what that means.
+CHANGES = {
+    "Δ gold": "change over the run: last held-out gold score minus the first",
+    "Δ proxy": "change over the run: last held-out score by frozen reward model 0 minus the first",
+}
 _FORM = [field.name for field in fields(RunConfig)]
 
 
@@ -59,7 +62,7 @@ def _place(key: str) -> tuple[int, str]:
 def ends(runs: Sequence[RunSummary]) -> dict[str, list[float | None]]:
     """What gold and proxy changed by in each run, and its held-out scores at the end; those that no run has are left out."""
     found = [loading.ends(run) for run in runs]
-    rows: dict[str, list[float | None]] = {f"change of {name}": [change(one, name) for one in found] for name in ("gold", "proxy")}
+    rows: dict[str, list[float | None]] = {label: [change(one, label.removeprefix("Δ ")) for one in found] for label in CHANGES}
     for name, (label, _) in tables.HELDOUT.items():
         rows[label] = [tables.finite(one[name].last) if name in one else None for one in found]
     return {label: values for label, values in rows.items() if any(value is not None for value in values)}
@@ -141,11 +144,24 @@ def _key(run: RunSummary) -> str:
 
 
 def _told(runs: Sequence[RunSummary]) -> list[str]:
-    """For each of these, its values of the settings in which they differ, but for the seeds; what tells most of them apart comes first."""
+    """For each of these, its values of the settings that tell it from all others, but for the seeds; how many more differ somewhere is counted."""
     shown = differing([unseeded(run.config) for run in runs])
-    first, more = sorted(shown, key=lambda key: -len(set(shown[key])))[:MOST_TOLD], len(shown) - MOST_TOLD
-    rest = f", and {more} more" if more > 0 else ""
-    return [", ".join(f"{key} {shown[key][place]}" for key in first) + rest for place in range(len(runs))]
+    told = [_telling(shown, place) for place in range(len(runs))]
+    rest = [f", and {more} more" if (more := len(shown) - len(names)) else "" for names in told]
+    return [", ".join(f"{name} {shown[name][place]}" for name in names) + rest[place] for place, names in enumerate(told)]
+
+
+def _telling(shown: Mapping[str, Sequence[str]], place: int) -> list[str]:
+    """Names of few settings by which one differs from every other, those first that tell it from the most alike ones."""
+    alike = [other for other in range(len(next(iter(shown.values()), ()))) if other != place]
+    told: list[str] = []
+    while alike:
+        left = {name: [other for other in alike if values[other] == values[place]] for name, values in shown.items()}
+        best = min(left, key=lambda name: (len(left[name]), -len(set(shown[name]))))
+        if len(left[best]) == len(alike):
+            break
+        told, alike = [best, *told], left[best]
+    return told
 
 
 def unseeded(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from app.compare.standings import Entry
 from app.parts import widgets
 from app.queue.job import Job
 from app.reading import loading, naming
-from app.runs import grouping
+from app.runs import again, grouping
 from app.runs.grouping import Configuration
+from app.train import launch
 from interplay.records import RunInfo
 from interplay.store import RunSummary
 
@@ -164,22 +164,21 @@ def _columns() -> dict[str, Any]:
     """How the columns of all tables here look."""
     column = st.column_config
     colours = [widgets.STATE_LOOKS[state][1] for state in SHAPES]
-    change = "last held-out {} score minus the first"
     return {
         "run": column.TextColumn("run", width="medium"),
         "state": column.MultiselectColumn("state", options=list(SHAPES), color=colours, format_func=lambda state: f"{SHAPES[state]} {state}", width=125),
         "seed": column.NumberColumn("seed", format="%d", width="small"),
         "progress": column.ProgressColumn("progress", min_value=0, max_value=100, format="%.0f %%", width=110),
-        "gold": column.NumberColumn("held-out gold", format="%+.3f", help=change.format("gold")),
-        "proxy": column.NumberColumn("held-out proxy", format="%+.3f", help=change.format("proxy") + ", by frozen reward model 0"),
+        "gold": column.NumberColumn("Δ gold", format="%+.3f", help=grouping.CHANGES["Δ gold"]),
+        "proxy": column.NumberColumn("Δ proxy", format="%+.3f", help=grouping.CHANGES["Δ proxy"]),
         "age": column.DatetimeColumn("age", format="distance", timezone="UTC"),
         "created": column.DatetimeColumn("created (UTC)", format="YYYY-MM-DD HH:mm", timezone="UTC"),
         "in": column.TextColumn("in", help="the folder of runs that holds it"),
         "differs": column.TextColumn("differs in", width=300, help="settings in which configurations of this method and task differ"),
         "seeds": column.NumberColumn("seeds", format="%d", width="small", help="seeds with a finished run and two held-out scores"),
         "runs": column.TextColumn("runs", width=170),
-        "gold interval": column.TextColumn("gold, 95 %", help="interval of the mean over seeds, Student's t"),
-        "proxy interval": column.TextColumn("proxy, 95 %", help="interval of the mean over seeds, Student's t"),
+        "gold interval": column.TextColumn("Δ gold, 95 %", help="interval of the mean over seeds, Student's t"),
+        "proxy interval": column.TextColumn("Δ proxy, 95 %", help="interval of the mean over seeds, Student's t"),
     }
 
 
@@ -262,7 +261,7 @@ def runs_beside(runs: Sequence[RunSummary], names: Sequence[str]) -> None:
         st.markdown("**Settings in which they differ**")
         _settings_beside(grouping.differing([run.config for run in runs]), names, "They have the same settings and the same seed.")
     with right:
-        st.markdown("**Held-out scores at the end**")
+        st.markdown("**Held-out scores: change over the run (Δ), and at the end**")
         _scores_beside(grouping.ends(runs), names, "None of them has a held-out score yet.")
 
 
@@ -275,7 +274,7 @@ def configurations_beside(groups: Sequence[Configuration]) -> None:
         st.markdown("**Settings in which they differ**")
         _settings_beside(grouping.differing([grouping.unseeded(group.runs[0].config) for group in groups]), names, "They have the same settings.")
     with right:
-        st.markdown("**Held-out scores at the end, mean over finished runs**")
+        st.markdown("**Held-out scores, mean over finished runs: change (Δ), and at the end**")
         _scores_beside(grouping.mean_ends(groups), names, "None of them has a finished run with a held-out score.")
 
 
@@ -289,15 +288,21 @@ def _settings_beside(differing: Mapping[str, Sequence[str]], names: Sequence[str
 
 
 def _scores_beside(scores: Mapping[str, Sequence[float | None]], names: Sequence[str], otherwise: str) -> None:
-    """A row for each run, a column for each score; what is a change has its sign."""
+    """A row for each run, a column for each score."""
     if not scores:
         widgets.nothing(otherwise)
         return
     frame = pd.DataFrame(
         {label: [math.nan if value is None else value for value in values] for label, values in scores.items()}, index=pd.Index(list(names), name="run")
     )
-    config = {label: st.column_config.NumberColumn(label, format="%+.3f" if label.startswith("change") else "%.3f") for label in scores}
+    config = {label: _score_column(label) for label in scores}
     st.dataframe(frame, column_config=config, width="stretch", height="content", placeholder="-", alt="Held-out scores of " + ", ".join(names)[:200])
+
+
+def _score_column(label: str) -> Any:
+    """What is a change has its sign, and says what it is a change from."""
+    told = grouping.CHANGES.get(label)
+    return st.column_config.NumberColumn(label, format="%+.3f" if told else "%.3f", help=told or "at the end of the run")
 
 
 def run_details(path: Path, info: RunInfo) -> None:
@@ -305,7 +310,7 @@ def run_details(path: Path, info: RunInfo) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("**Run it again**")
-        st.code(shlex.join(str(word) for word in info.command), language="bash", wrap_lines=True)
+        st.code(again.command(info.command, path.name, launch.root()), language="bash", wrap_lines=True)
         _facts("Settings", info.config)
     with right:
         st.markdown("**Read the numbers yourself**")

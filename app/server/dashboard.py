@@ -29,6 +29,7 @@ def run(folders: Sequence[str] | None, *, port: int | None, demo: bool, open_bro
     """What `interplay dash` does: serve the folders, and with `demo` train beside them until the end."""
     roots = [Path(folder) for folder in folders or ("runs", str(loading.RECORDINGS))]
     port = choose_port(port)
+    _say_missing(folders or ())
     if not demo:
         return serve(roots, port, open_browser=open_browser)
     roots[0].mkdir(parents=True, exist_ok=True)
@@ -39,6 +40,13 @@ def run(folders: Sequence[str] | None, *, port: int | None, demo: bool, open_bro
     finally:
         if started is not None:
             queue.stop(started.id, wait=True)
+
+
+def _say_missing(folders: Sequence[str]) -> None:
+    """A mistyped folder looks like one without runs, so it is said which of those that were typed do not exist."""
+    for folder in folders:
+        if not Path(folder).is_dir():
+            print(f"--runs {folder}: there is no such folder yet; it is shown as empty until a run is in it", flush=True)
 
 
 def _start_demo(queue: jobs.Jobs, root: Path) -> jobs.Job | None:

@@ -22,8 +22,9 @@ from app.reading import catalogue, loading
 from app.train import form, preflight, preview
 from app.train.preflight import Line
 from app.train.preview import Preview
+from interplay import model_folders
 from interplay.config import RunConfig, flag
-from interplay.errors import ConfigError, DataError, StoreError
+from interplay.errors import ConfigError, DataError, ModelError, StoreError
 from interplay.readers import SUFFIXES
 from interplay.reading import RUN
 
@@ -189,28 +190,48 @@ def foresee(made: Order | None) -> Sequence[Line]:
     return found
 
 
-def start_row(made: Order | None, lines: Sequence[Line], data: Preview | None) -> None:
-    """Start, reset, and what the start would cost in a word each."""
+def unusable(made: Order | None, data: Preview | None) -> list[str]:
+    """What is wrong with the model, the judge's model and the data, as far as this machine can tell without the engine."""
+    if made is None or loading.exposed():
+        return []
+    config = made.configs[0]
+    named = {"--model": config.model, "--judge-model": config.judge_model if config.judge == "model" else None}
+    wrong = [_wrong_model(name, argument) for argument, name in named.items() if name is not None]
+    return [line for line in (*wrong, data and data.error) if line]
+
+
+def _wrong_model(name: str, argument: str) -> str | None:
+    try:
+        model_folders.check(name, argument=argument)
+    except ModelError as error:
+        return str(error)
+    except (OSError, RuntimeError, ValueError) as error:  # a folder of somebody else's, no such user, no such path
+        return f"{argument} is {name!r}, which cannot be looked at: {error}"
+    return None
+
+
+def start_row(made: Order | None, lines: Sequence[Line], wrong: Sequence[str]) -> None:
+    """Start, reset, and what the start would cost in a word each. Nothing starts while something is `wrong` with what it would read."""
     reason, engine = refusal(), catalogue.engine_installed()
     runs = len(made.configs) if made else 1
-    can = made is not None and engine and not reason and not (data and data.error)
+    can = made is not None and engine and not reason and not wrong
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         pressed = st.button(f"Start {runs} runs" if runs > 1 else "Start", type="primary", icon=":material/play_arrow:", disabled=not can, key="start")
         st.button("Reset", icon=":material/restart_alt:", on_click=form.reset, key="reset", help="every setting back to its default")
         for line in lines:
             st.badge(widgets.escape(f"{line.what}: {line.text}"), icon=_ICONS[line.what], color=_LOOKS[line.fits][1], help=widgets.escape(line.source))
-    _warnings(lines, data, reason, engine)
+    _warnings(lines, wrong, reason, engine)
     if pressed and made and can:
         _start(made)
 
 
-def _warnings(lines: Sequence[Line], data: Preview | None, reason: str | None, engine: bool) -> None:
+def _warnings(lines: Sequence[Line], wrong: Sequence[str], reason: str | None, engine: bool) -> None:
     """Why Start is off, and what would not fit."""
-    if data and data.error:
-        st.error(widgets.escape(data.error), icon=":material/error:")
-    for line in lines:
-        if line.fits is False:
-            st.error(widgets.escape(f"{line.what} will not suffice: {line.text}. {line.remedy}"), icon=":material/error:")
+    for line in wrong:
+        st.error(widgets.escape(line), icon=":material/error:")
+    for need in lines:
+        if need.fits is False:
+            st.error(widgets.escape(f"{need.what} will not suffice: {need.text}. {need.remedy}"), icon=":material/error:")
     if reason:
         st.info(reason, icon=":material/lock:")
     elif not engine:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import streamlit as st
 
 from app.commands.progress import duration
 from app.parts import widgets
 from app.queue import jobs
-from app.runs import listing
+from app.reading import loading
+from app.runs import again, listing
 from app.train import hints, launch
-from interplay import compare
 from interplay.errors import ConfigError, InterplayError, StoreError
 from interplay.reading import RUN, RunReader, Status, read_info
 from interplay.store import RunSummary
@@ -29,7 +28,6 @@ class Run:
     summary: RunSummary
     share: float | None
     left: float | None
-    resumable: bool
 
 
 def show() -> None:
@@ -54,14 +52,8 @@ def _job_card(job: jobs.Job, place: int, newest: bool) -> None:
         st.text(_title(job), width="stretch")
         if run:
             listing.to_replay(run.summary, run.summary.run)
-        if (
-            newest
-            and run
-            and job.ended
-            and run.resumable
-            and st.button("Resume", key=f"resume-{job.id}", icon=":material/resume:", disabled=bool(launch.refusal()))
-        ):
-            _resume(run.summary.path)
+        if newest and run and job.ended and again.early(run.summary) and again.resume_button(run.summary, f"resume-{job.id}"):
+            st.rerun()
         if job.state in ("running", "queued") and st.button("Stop", key=f"stop-{job.id}", icon=":material/stop:", disabled=bool(launch.refusal())):
             _stop(job.id)
     _job_progress(job, run, place, newest)
@@ -88,7 +80,8 @@ def _job_progress(job: jobs.Job, run: Run | None, place: int, newest: bool) -> N
         left = f", about {duration(run.left)} left" if run.left is not None else ""
         st.progress(run.share or 0.0, widgets.escape(widgets.progress_words(run.summary.progress) + left))
     elif newest and run and run.summary.state != "finished":
-        st.text(f"run {run.summary.state}" + (f" at {run.share:.0%}" if run.share is not None else ""))
+        at = f" at {run.share:.0%}" if run.share is not None else ""
+        st.text(f"run {run.summary.state}{at}" + (f"; Resume {again.whence(run.summary.path)}" if again.early(run.summary) else ""))
 
 
 def _failure(lines: str) -> None:
@@ -101,7 +94,7 @@ def _failure(lines: str) -> None:
 
 def _run_of(job: jobs.Job) -> Run | None:
     """None before the run has its folder, and for a folder that is not shown here."""
-    if job.folder is None or not (job.folder / RUN).is_file() or not job.folder.is_relative_to(launch.root()):
+    if job.folder is None or not (job.folder / RUN).is_file() or not any(map(job.folder.is_relative_to, loading.roots())):
         return None
     try:
         info = read_info(job.folder)
@@ -111,7 +104,7 @@ def _run_of(job: jobs.Job) -> Run | None:
     share = status.progress.get("share")
     share = min(max(float(share), 0.0), 1.0) if isinstance(share, int | float) and share == share else None
     summary = RunSummary(job.folder.name, job.folder, status.shown(), created=info.created, progress=status.progress, config=info.config)
-    return Run(summary, share, _left(status, share, "--resume" in job.argv), status.shown() != "finished" and compare.resumable(job.folder))
+    return Run(summary, share, _left(status, share, "--resume" in job.argv))
 
 
 def _left(status: Status, share: float | None, resumed: bool) -> float | None:
@@ -122,15 +115,6 @@ def _left(status: Status, share: float | None, resumed: bool) -> float | None:
 
 
 # --- what can be done ----------------------------------------------------------------------------------
-
-
-def _resume(folder: Path) -> None:
-    try:
-        launch.resume(folder)
-    except (ConfigError, StoreError) as error:
-        st.error(widgets.escape(error))
-        return
-    st.rerun()
 
 
 def _stop(id: str) -> None:

@@ -1,0 +1,75 @@
+"""One metric of several runs in one picture: any that one of them recorded, over any axis that all of them have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from analysis import figures
+from app.parts import widgets
+from app.reading import recorded
+from app.reading.recorded import Recorded
+from app.runs.listing import MOST_BESIDE
+from interplay.errors import InterplayError
+from interplay.store import RunSummary
+
+HEIGHT = 360
+
+
+def show(runs: Sequence[RunSummary], key: str = "") -> None:
+    """The curves with their choices; `key` tells those of one table of the page from those of another."""
+    drawn = [recorded.at(run.path) for run in runs[:MOST_BESIDE] if run.state != "unreadable"]
+    with widgets.section("Curves"), st.container(horizontal=True, vertical_alignment="bottom", width="content"):
+        try:
+            chosen = _choose([one.frame("metrics") for one in drawn], key) if not _alike(drawn) else None
+        except InterplayError as error:
+            widgets.problems([error])
+            return
+    if chosen is None:
+        widgets.nothing(_alike(drawn) or "None of them has recorded a metric yet.")
+        return
+    if len(runs) > len(drawn):
+        st.caption(f"{len(drawn)} of {len(runs)} runs are drawn: the first {MOST_BESIDE} that can be read.")
+    widgets.figure("run_curves", drawn, f"{key}curves", height=HEIGHT, **chosen)
+
+
+def _alike(runs: Sequence[Recorded]) -> str | None:
+    """Curves are told apart by the names of their runs' folders, so no two may have one name."""
+    twice = [name for name, count in Counter(one.run for one in runs).items() if count > 1]
+    return f"Two of these runs are called {twice[0]}, so their curves could not be told apart. Rename the folder of one of them." if twice else None
+
+
+def _choose(frames: Sequence[pd.DataFrame], key: str) -> Mapping[str, Any] | None:
+    """Metric and axis as settings of the figure; None where there is none to choose."""
+    options = metrics(frames)
+    if not options:
+        return None
+    words = {name: score.title for name, score in figures.SCORES.items()}
+    picked = st.selectbox(
+        "Metric",
+        options,
+        key=f"{key}metric",
+        bind="query-params",
+        width=260,
+        format_func=lambda name: words.get(name, name),
+        help="what the policies of these runs recorded: thin lines are training batches, dots are held-out prompts",
+    )
+    x = widgets.choice("Horizontal axis", axes(frames), f"{key}x")
+    return {"score": picked, "x": x} if picked in figures.SCORES else {"metric": str(picked), "x": x}
+
+
+def metrics(frames: Sequence[pd.DataFrame]) -> list[str]:
+    """Scores that each figure knows come first; then, by name, what else the policy of any run recorded. Errors of means are drawn with their means."""
+    found = {str(name) for frame in frames for name in frame.loc[frame["role"] == "policy", "name"].unique()}
+    scores = [name for name, score in figures.SCORES.items() if found & {*score.train, *score.heldout}]
+    return [*scores, *sorted(name for name in found if name not in figures.SCORES and not (name.endswith("_se") and name.removesuffix("_se") in found))]
+
+
+def axes(frames: Sequence[pd.DataFrame]) -> list[str]:
+    """Horizontal axes that all of those have which recorded anything."""
+    known = [figures.x_axes(frame) for frame in frames if not frame.empty]
+    return [x for x in figures.X_AXES if all(x in one for one in known)]
