@@ -133,7 +133,7 @@ def test_nonsense_in_the_url_is_ignored(root: Path, show: Show, value: str) -> N
     assert len(figures_on(app)) == 2 + 3
     lost = show(runs=[value], **url)
     assert lost.multiselect(key="runs").value == ([] if value else ["a"])
-    assert (f"There is no run {value} here" in words_on(lost)) == bool(value)
+    assert (f"There is no run “{value}” here" in words_on(lost)) == bool(value)
 
 
 def test_a_link_to_runs_of_which_one_has_gone_shows_the_others(root: Path, show: Show) -> None:
@@ -141,7 +141,7 @@ def test_a_link_to_runs_of_which_one_has_gone_shows_the_others(root: Path, show:
         Fabricated(root / name, layers=2, k=16, updates_each=4).whole()
     app = show(runs=["a", "gone"])
     assert app.multiselect(key="runs").value == ["a"]
-    assert "There is no run gone here" in words_on(app)
+    assert "There is no run “gone” here" in words_on(app)
     assert "There is no run" not in words_on(app.multiselect(key="runs").set_value(["a", "b"]).run())
 
 

@@ -131,7 +131,7 @@ def test_a_link_to_a_run_that_has_gone_shows_no_other_in_its_place(root: Path, s
     for one in ("a", "b"):
         Fabricated(root / one, layers=2, k=16, updates_each=3).whole()
     app = show("replay", run=name)
-    assert f"There is no run {name} here" in app.warning[0].value.replace("\\", "")
+    assert f"There is no run “{name}” here" in app.warning[0].value.replace("\\", "")
     assert "](" not in app.warning[0].value
     assert not _charts(app)
     assert app.selectbox(key="run").value is None

@@ -72,7 +72,7 @@ def show(found: Found) -> None:
     if numbers.differences:
         columns = ("difference", "judge", "seeds", "mean", "Student's t", "bootstrap", "80 % power", "verdict")
         _print(console, "same seeds, same prompts", columns, map(_difference, numbers.differences))
-    heads = ("method", *_COSTS, "time to first's gold", "to its proxy")
+    heads = ("method", *_COSTS, *(f"time to {numbers.methods[0]['method']}'s {judge}" for judge in JUDGES))
     _print(console, "cost of a run (mean over seeds)", heads, map(_cost, numbers.methods))
     _print(console, "spent on training", ("run", "prompts", "completions", "longest", "updates"), map(_spent, numbers.runs))
     for line in claims(numbers):

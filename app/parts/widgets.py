@@ -87,7 +87,10 @@ def lost(key: str, names: Sequence[str], kind: str = "run") -> bool:
         st.session_state[f"_lost-{key}"] = list(names)
     missing = st.session_state.get(f"_lost-{key}", [])
     if missing:
-        st.warning(escape(f"There is no {kind} {' or '.join(missing)} here: renamed, deleted, or in another folder."), icon=":material/link_off:")
+        st.warning(
+            escape(f"There is no {kind} {' or '.join(f'“{name}”' for name in missing)} here: renamed, deleted, or in another folder."),
+            icon=":material/link_off:",
+        )
     return bool(missing)
 
 

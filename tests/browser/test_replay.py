@@ -65,8 +65,8 @@ def test_play_on_a_slow_machine_keeps_the_page_whole(tab: Watched, pair: tuple[s
     page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 10})
     for _ in range(2):
         page.keyboard.press("p")
-        page.get_by_text("update 12, iteration 2").wait_for(timeout=60_000)
-        page.get_by_role("button", name="Play").wait_for()
+        page.get_by_text("update 12, iteration 2").wait_for(timeout=120_000)
+        page.get_by_role("button", name="Play").wait_for(timeout=120_000)
     for key in ("chart-reward_curve", "chart-heat-policy", "chart-paths"):
         assert page.locator(f".st-key-{key} .js-plotly-plot").count() == 1
     assert page.get_by_text("This update").is_visible()
