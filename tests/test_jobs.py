@@ -117,8 +117,9 @@ def test_jobs_outlive_the_server(jobs: Jobs) -> None:
 
 
 def test_another_server_sees_how_a_job_ended(tmp_path: Path) -> None:
-    """The first server does not look any more, so its child stays in the process table."""
-    starts = "import sys, time; from app.queue.jobs import Jobs; Jobs(sys.argv[1]).start_argv([sys.executable, '-c', 'raise SystemExit(5)']); time.sleep(60)"
+    """The first server does not look any more, so its child stays in the process table: as long as somebody there knows it, or Python would ask after it."""
+    ends = "[sys.executable, '-c', 'raise SystemExit(5)']"
+    starts = f"import sys, time; from app.queue.jobs import Jobs; jobs = Jobs(sys.argv[1]); jobs.start_argv({ends}); time.sleep(60)"
     server = subprocess.Popen([sys.executable, "-c", starts, str(tmp_path / "jobs")])
     try:
         later = Jobs(tmp_path / "jobs")

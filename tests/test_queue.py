@@ -58,9 +58,10 @@ def _python(code: str, *words: object) -> subprocess.Popen[bytes]:
 
 
 def test_one_after_another(jobs: Jobs, tmp_path: Path) -> None:
-    note = [sys.executable, "-c", "import os, sys; open(sys.argv[1], 'a').write(os.environ['INTERPLAY_JOB'] + ' ')", str(tmp_path / "order")]
-    started = [jobs.start_argv(note).id for _ in range(4)]
-    assert _states(jobs).count("queued") >= 1
+    code = "import os, sys, time\nwhile not os.path.exists(sys.argv[2]): time.sleep(0.02)\nopen(sys.argv[1], 'a').write(os.environ['INTERPLAY_JOB'] + ' ')"
+    started = [jobs.start_argv([sys.executable, "-c", code, str(tmp_path / "order"), str(tmp_path / "gate")]).id for _ in range(4)]
+    assert _states(jobs) == ["running", "queued", "queued", "queued"]
+    (tmp_path / "gate").touch()
     until(lambda: _states(jobs) == ["finished"] * 4)
     assert (tmp_path / "order").read_text().split() == started
 
