@@ -210,6 +210,13 @@ def _at(series: pd.Series[Any], clocks: pd.Series[Any]) -> np.ndarray[Any, Any]:
     return np.concatenate([[0.0], series.to_numpy(np.float64)])[place]
 
 
+def recorded_metrics(frames: Sequence[pd.DataFrame]) -> list[str]:
+    """Scores that each figure knows come first; then, by name, what else the policy of any run recorded. Errors of means are drawn with their means."""
+    found = {str(name) for frame in frames for name in frame.loc[frame["role"] == "policy", "name"].unique()}
+    scores = [name for name, score in SCORES.items() if found & {*score.train, *score.heldout}]
+    return [*scores, *sorted(name for name in found if name not in SCORES and not (name.endswith("_se") and name.removesuffix("_se") in found))]
+
+
 def x_axes(metrics: pd.DataFrame) -> list[str]:
     """The horizontal axes that this run recorded."""
     own = metrics[metrics["role"] == "policy"]

@@ -308,7 +308,7 @@ def _axis(spec: FigureSpec, axis: Axis, most: int) -> dict[str, Any]:
     look: dict[str, Any] = {"title": {"text": _title(axis, most), "standoff": 6}, "gridcolor": _GRID, "zerolinecolor": _GRID, "automargin": True}
     if axis.scale == "category":
         look |= {"type": "category", "showgrid": False, "nticks": 12, "ticks": ""}
-    elif spec.counts(axis) and spec.reach(axis) <= MOST_STEPS:
+    elif spec.reach(axis) <= MOST_STEPS and spec.counts(axis):
         look |= {"tick0": 0, "dtick": 1}
     return look | ({"type": "log"} if axis.scale == "log" else {})
 

@@ -108,7 +108,7 @@ class Source:
 
 def locate(name: str, *, argument: str = "--model") -> Source:
     """Resolve what was typed. Raises `ModelError` for a folder that cannot be used."""
-    if name == "bundled":
+    if name == model_folders.BUNDLED:
         return Source(name, str(bundled_folder()), None, f"{BUNDLED}: 4-bit (Q4_1) weights, expanded", argument)
     path = model_folders.find(name, argument)
     if path is None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from analysis import tables
+from analysis import figures, tables
 from app.compare import standings
 from app.queue.job import Job
 from app.reading import loading, naming
@@ -302,10 +302,10 @@ def test_metrics_are_what_any_of_the_runs_recorded() -> None:
     def of(*names: str) -> pd.DataFrame:
         return pd.DataFrame({"role": "policy", "split": "train", "name": list(names), "seconds": math.nan, "clock": 1, "value": 0.0})
 
-    found = curves.metrics([of("kl", "clip"), of("gold", "gold_se", "loose_se")])
+    found = figures.recorded_metrics([of("kl", "clip"), of("gold", "gold_se", "loose_se")])
     assert found == ["gold", "kl", "clip", "loose_se"], "the known scores first; an error goes with its mean"
     other = of("loss").assign(role="reward")
-    assert curves.metrics([other]) == []
+    assert figures.recorded_metrics([other]) == []
     assert curves.axes([of("kl").assign(seconds=1.0), of("kl")]) == ["update"], "an axis that all have"
 
 

@@ -81,7 +81,7 @@ def pick_run(runs: Sequence[RunSummary]) -> RunSummary | None:
     return naming.find(chosen, list(runs)) if chosen else None
 
 
-def lost(key: str, names: Sequence[str], kind: str = "run") -> bool:
+def lost(key: str, names: Sequence[str], kind: str = "run") -> None:
     """Say which names of a link mean nothing here, until something else is chosen: what is shown in their place would be taken for them."""
     if names:
         st.session_state[f"_lost-{key}"] = list(names)
@@ -91,7 +91,6 @@ def lost(key: str, names: Sequence[str], kind: str = "run") -> bool:
             escape(f"There is no {kind} {' or '.join(f'“{name}”' for name in missing)} here: renamed, deleted, or in another folder."),
             icon=":material/link_off:",
         )
-    return bool(missing)
 
 
 def found_again(key: str) -> None:

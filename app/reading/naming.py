@@ -58,8 +58,10 @@ def source(summary: RunSummary) -> str:
 def names(among: Sequence[RunSummary]) -> list[str]:
     """The runs' names for a URL: with the folder in front (`ROOT/RUN`) where two have the same name, or for a row of a comparison."""
     count, shown = Counter(summary.run for summary in among), root_names()
-    plain = [count[summary.run] == 1 and Path(summary.path).parent in shown for summary in among]
-    return [summary.run if alone else f"{source(summary)}/{summary.run}" for summary, alone in zip(among, plain, strict=True)]
+    folders = [Path(summary.path).parent for summary in among]
+    plain = [count[summary.run] == 1 and folder in shown for summary, folder in zip(among, folders, strict=True)]
+    called = {folder: shown.get(folder) or name_of(folder) for folder, alone in zip(folders, plain, strict=True) if not alone}  # rows share one
+    return [summary.run if alone else f"{called[folder]}/{summary.run}" for summary, folder, alone in zip(among, folders, plain, strict=True)]
 
 
 # --- from a name to what it means --------------------------------------------------------------

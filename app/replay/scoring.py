@@ -12,7 +12,6 @@ from analysis import beside, figures, tables
 from app.parts import controls, widgets
 from app.replay import replaying
 from app.replay.replaying import Chart, Look
-from app.runs.curves import metrics
 
 #: What a trainer of others surely logs, and is shown first where it logged no score.
 USUAL = "loss"
@@ -44,7 +43,7 @@ _KNOWN = {name for key, score in figures.SCORES.items() for name in (key, *score
 
 
 def _names(one: Look) -> list[str]:
-    return cast("list[str]", one.kept("names of metrics", ("metrics",), lambda: metrics([one.frame("metrics")])))
+    return cast("list[str]", one.kept("names of metrics", ("metrics",), lambda: figures.recorded_metrics([one.frame("metrics")])))
 
 
 def table(looks: Sequence[Look]) -> pd.DataFrame:

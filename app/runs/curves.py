@@ -45,7 +45,7 @@ def _alike(runs: Sequence[Recorded]) -> str | None:
 
 def _choose(frames: Sequence[pd.DataFrame], key: str) -> Mapping[str, Any] | None:
     """Metric and axis as settings of the figure; None where there is none to choose."""
-    options = metrics(frames)
+    options = figures.recorded_metrics(frames)
     if not options:
         return None
     words = {name: score.title for name, score in figures.SCORES.items()}
@@ -60,13 +60,6 @@ def _choose(frames: Sequence[pd.DataFrame], key: str) -> Mapping[str, Any] | Non
     )
     x = widgets.choice("Horizontal axis", axes(frames), f"{key}x")
     return {"score": picked, "x": x} if picked in figures.SCORES else {"metric": str(picked), "x": x}
-
-
-def metrics(frames: Sequence[pd.DataFrame]) -> list[str]:
-    """Scores that each figure knows come first; then, by name, what else the policy of any run recorded. Errors of means are drawn with their means."""
-    found = {str(name) for frame in frames for name in frame.loc[frame["role"] == "policy", "name"].unique()}
-    scores = [name for name, score in figures.SCORES.items() if found & {*score.train, *score.heldout}]
-    return [*scores, *sorted(name for name in found if name not in figures.SCORES and not (name.endswith("_se") and name.removesuffix("_se") in found))]
 
 
 def axes(frames: Sequence[pd.DataFrame]) -> list[str]:
