@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import nulls
+from analysis.easing import YScale, eased
 from analysis.spec import Axis, FigureSpec, Mark
 from analysis.trajectory import layer_words
 
@@ -102,25 +103,35 @@ _LAYER_WORDS = {"train": "training batches", "heldout": "held-out prompts"}
 
 
 @figure
-def reward_curve(metrics: pd.DataFrame, *, run: str, x: str = "update", name: str | None = None) -> FigureSpec:
+def reward_curve(
+    metrics: pd.DataFrame, *, run: str, x: str = "update", name: str | None = None, smoothing: float = 0.0, y_scale: YScale = "linear"
+) -> FigureSpec:
     """What the policy was trained on, and frozen reward model 0 on held-out prompts."""
-    return _curve(metrics, "reward", run, x, name)
+    return eased(_curve(metrics, "reward", run, x, name), smoothing, y_scale)
 
 
 @figure
-def gold_curve(metrics: pd.DataFrame, *, run: str, x: str = "update") -> FigureSpec:
+def gold_curve(metrics: pd.DataFrame, *, run: str, x: str = "update", smoothing: float = 0.0, y_scale: YScale = "linear") -> FigureSpec:
     """The task's own score, which no reward model can be talked into."""
-    return _curve(metrics, "gold", run, x)
+    return eased(_curve(metrics, "gold", run, x), smoothing, y_scale)
 
 
 @figure
-def kl_curve(metrics: pd.DataFrame, *, run: str, x: str = "update") -> FigureSpec:
+def kl_curve(metrics: pd.DataFrame, *, run: str, x: str = "update", smoothing: float = 0.0, y_scale: YScale = "linear") -> FigureSpec:
     """How far the policy has left its reference."""
-    return _curve(metrics, "kl", run, x)
+    return eased(_curve(metrics, "kl", run, x), smoothing, y_scale)
 
 
 @figure
-def run_curves(metrics: pd.DataFrame, *, score: Literal["reward", "gold", "kl"] = "reward", x: str = "update", metric: str = "") -> FigureSpec:
+def run_curves(
+    metrics: pd.DataFrame,
+    *,
+    score: Literal["reward", "gold", "kl"] = "reward",
+    x: str = "update",
+    metric: str = "",
+    smoothing: float = 0.0,
+    y_scale: YScale = "linear",
+) -> FigureSpec:
     """One score of several runs in one picture, or any other metric that their policies recorded.
 
     `metrics` are those of all runs, with the column `run`. Raises `ValueError` where there are none, or none of that name.
@@ -134,7 +145,7 @@ def run_curves(metrics: pd.DataFrame, *, score: Literal["reward", "gold", "kl"] 
         raise ValueError(f"none of these runs recorded a metric named {metric!r} of the policy's")
     spoken = data.assign(series=data["series"] + ", " + data["layer"].map(_LAYER_WORDS))
     note = f"{metric}, as the policies recorded it." if metric else NOTES[score]
-    return _drawn("run_curves", data, spoken, told, x, tuple(dict.fromkeys(metrics["run"])), note + NOTES["runs"])
+    return eased(_drawn("run_curves", data, spoken, told, x, tuple(dict.fromkeys(metrics["run"])), note + NOTES["runs"]), smoothing, y_scale)
 
 
 def _curve(metrics: pd.DataFrame, score: str, run: str, x: str, name: str | None = None) -> FigureSpec:

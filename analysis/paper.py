@@ -32,8 +32,8 @@ from analysis.paper_text import about as about
 from analysis.paper_text import csv as csv
 from analysis.paper_text import plain
 from analysis.paper_text import table as table
-from analysis.spec import Axis, FigureSpec, Mark
-from analysis.venues import GREY, Venue, Width
+from analysis.spec import RECORDED, Axis, FigureSpec, Mark
+from analysis.venues import FAINT, GREY, Venue, Width
 from interplay.errors import ConfigError, allowed, nearest
 
 FORMATS = ("pdf", "svg", "png")
@@ -149,7 +149,7 @@ def _row_order(row: str) -> tuple[int, int, str]:
 def _along(spec: FigureSpec, axis: Axis, rows: pd.DataFrame) -> npt.NDArray[np.float32]:
     """Places on one axis; words are numbered from 0."""
     if axis.scale != "category":
-        return _numbers(rows[axis.column])
+        return spec.places(axis, rows)
     order = {word: place for place, word in enumerate(_words(spec, axis))}
     return np.array([order[str(word)] for word in rows[axis.column]], dtype=np.float32)
 
@@ -164,7 +164,7 @@ def _place(spec: FigureSpec, rows: pd.DataFrame) -> list[npt.NDArray[np.float32]
 def _line(axes: Any, spec: FigureSpec, mark: Mark) -> Iterator[list[Artist]]:
     for (colour, dash, *_), name, rows in _series(spec, mark):
         dots = {"marker": "o", "markersize": 1.8} if len(rows) < 40 and not mark.strong else {}
-        look = {"color": colour, "linestyle": dash, "linewidth": 1.3 if mark.strong else 0.7, **dots}
+        look = {"color": colour, "linestyle": dash, "linewidth": 1.3 if mark.strong else 0.7, "alpha": FAINT if mark.layer == RECORDED else None, **dots}
         yield axes.plot(*_place(spec, rows), label=name, rasterized=len(rows) > MOST_VECTOR, **look)
 
 
@@ -178,7 +178,7 @@ def _points(axes: Any, spec: FigureSpec, mark: Mark) -> Iterator[list[Artist]]:
 
 def _band(axes: Any, spec: FigureSpec, mark: Mark) -> Iterator[list[Artist]]:
     for (colour, *_), name, rows in _series(spec, mark):
-        edges = (np.ma.masked_invalid(_numbers(rows[column])) for column in ("low", "high"))
+        edges = map(np.ma.masked_invalid, spec.edges(spec.y, rows))
         look = {"color": colour, "alpha": 0.18, "linewidth": 0}
         yield [axes.fill_between(_along(spec, spec.x, rows), *edges, label=name, rasterized=len(rows) > MOST_VECTOR, **look)]
 
@@ -327,7 +327,7 @@ def _legend(figure: Figure, drawn: list[tuple[Mark, list[Artist]]]) -> float:
     """Names of the series above the axes in as many columns as fit, unless there is but one; returns its height in inches."""
     rank = {"line": 0, "interval": 1, "points": 2, "bar": 2, "band": 3}
     handles: dict[str, Artist] = {}
-    for mark, parts in sorted(drawn, key=lambda item: rank.get(item[0].kind, 4)):
+    for mark, parts in sorted(drawn, key=lambda item: (rank.get(item[0].kind, 4), item[0].layer == RECORDED)):
         if mark.kind in rank:
             handles.setdefault(str(parts[0].get_label()), parts[0])
     where: Any = "outside upper left" if figure.get_layout_engine() else "upper left"

@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 from tsdownsample import NaNMinMaxLTTBDownsampler
 
 from analysis.look import looks, style
-from analysis.spec import Axis, FigureSpec, Mark
+from analysis.spec import RECORDED, Axis, FigureSpec, Mark
 
 Floats = npt.NDArray[np.float32]
 Trace = dict[str, Any]
@@ -49,6 +49,8 @@ _STYLES = looks(
 )
 _GREY = "#8A8F98"
 _GRID = "rgba(128,128,128,0.16)"
+#: How much is seen of values behind their moving average.
+_FAINT = 0.35
 
 
 def draw(spec: FigureSpec, *, height: int = 300) -> go.Figure:
@@ -77,7 +79,7 @@ def caption(spec: FigureSpec) -> str:
 
 def _thinned(spec: FigureSpec) -> list[str]:
     lines = [len(rows) for mark in spec.marks if mark.kind == "line" and spec.z is None for _, rows in spec.rows(mark).groupby("series", sort=False)]
-    notes = [f"Drawn: {MOST_POINTS:,} of {count:,} points, MinMaxLTTB." for count in lines if count > MOST_POINTS]
+    notes = [f"Drawn: {MOST_POINTS:,} of {count:,} points, MinMaxLTTB." for count in dict.fromkeys(lines) if count > MOST_POINTS]
     columns = spec.data[spec.x.column].nunique() if spec.colour else 0
     return notes + ([f"Drawn: {MOST_COLUMNS:,} of {columns:,} updates, the largest of each bin."] if columns > MOST_COLUMNS else [])
 
@@ -116,17 +118,18 @@ def _numbers(values: Any) -> npt.NDArray[np.float32]:
 
 def _place(spec: FigureSpec, rows: pd.DataFrame) -> dict[str, Any]:
     axes = {"x": spec.x, "y": spec.y} | ({"z": spec.z} if spec.z else {})
-    return {letter: [_safe(word) for word in rows[axis.column]] if axis.scale == "category" else _numbers(rows[axis.column]) for letter, axis in axes.items()}
+    return {letter: [_safe(word) for word in rows[axis.column]] if axis.scale == "category" else spec.places(axis, rows) for letter, axis in axes.items()}
 
 
 def _line(spec: FigureSpec, mark: Mark) -> list[Trace]:
     traces = []
     for look, name, rows in _series(spec, mark):
         colour, dash, _ = _STYLES[look]
-        thin = rows if spec.z else rows.iloc[thinned(_numbers(rows[spec.x.column]), _numbers(rows[spec.y.column]))]
+        thin = rows if spec.z else rows.iloc[thinned(spec.places(spec.x, rows), spec.places(spec.y, rows))]
         shape = {"color": colour, "width": (2.2 if mark.strong else 1.3) * (2 if spec.z else 1), "dash": dash}
         few = len(thin) < 40 and not mark.strong
-        extra = {"mode": "lines+markers", "marker": {"size": 4, "color": colour}} if few else {"mode": "lines"}
+        extra: Trace = {"mode": "lines+markers", "marker": {"size": 4, "color": colour}} if few else {"mode": "lines"}
+        extra |= {"opacity": _FAINT} if mark.layer == RECORDED else {}
         traces.append({"type": _scatter(spec), **_place(spec, thin), "name": name, "legendgroup": name, "line": shape, **extra, **_hover(spec, thin)})
     return traces
 
@@ -136,9 +139,9 @@ def _scatter(spec: FigureSpec) -> str:
 
 
 def _name_once(traces: list[Trace]) -> None:
-    """A series that is drawn by several marks has one line in the legend, and a band only if it is all that there is of its series."""
+    """A series that is drawn by several marks has one line in the legend, and what one sees through only if it is all that there is of its series."""
     named = [trace for trace in traces if "name" in trace and trace.get("showlegend", True)]
-    named.sort(key=lambda trace: trace.get("fill") == "toself")
+    named.sort(key=lambda trace: "opacity" in trace)
     for number, trace in enumerate(named):
         if trace["name"] in [earlier["name"] for earlier in named[:number]]:
             trace["showlegend"] = False
@@ -164,8 +167,8 @@ def _band(spec: FigureSpec, mark: Mark) -> list[Trace]:
     traces = []
     for look, name, rows in _series(spec, mark):
         colour = _STYLES[look][0]
-        x = _numbers(rows[spec.x.column])
-        edge = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([_numbers(rows["high"]), _numbers(rows["low"])[::-1]])}
+        x, (low, high) = spec.places(spec.x, rows), spec.edges(spec.y, rows)
+        edge = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([high, low[::-1]])}
         veil = {"mode": "lines", "fill": "toself", "fillcolor": colour, "opacity": 0.18, "line": {"width": 0}, "hoverinfo": "skip"}
         traces.append({"type": "scatter", **edge, **veil, "name": name, "legendgroup": name})
     return traces
@@ -310,7 +313,7 @@ def _axis(spec: FigureSpec, axis: Axis, most: int) -> dict[str, Any]:
         look |= {"type": "category", "showgrid": False, "nticks": 12, "ticks": ""}
     elif spec.reach(axis) <= MOST_STEPS and spec.counts(axis):
         look |= {"tick0": 0, "dtick": 1}
-    return look | ({"type": "log"} if axis.scale == "log" else {})
+    return look | ({"type": "log", "tickformat": "~g"} if axis.scale == "log" else {})  # plotly alone would write 0.5 as 5
 
 
 def _axis_3d(axis: Axis) -> dict[str, Any]:
@@ -327,7 +330,7 @@ def _layout(spec: FigureSpec, height: int) -> dict[str, Any]:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "height": height if not spec.z else height * 5 // 4,
         "margin": {"l": 8, "r": 8, "t": 26 if not spec.colour else 8, "b": 8},
-        "uirevision": f"{spec.name}-{'-'.join(spec.runs)}",
+        "uirevision": f"{spec.name}-{'-'.join(spec.runs)}" + ("-log" if spec.y.scale == "log" else ""),  # where one looked has no meaning on another axis
         "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "xanchor": "left"},
         "hoverlabel": {"namelength": -1},
         "hovermode": "closest",

@@ -6,7 +6,7 @@ fonts: `screen` (and a paper renderer) choose those, so both draw the same numbe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,9 @@ import pandas as pd
 
 MarkKind = Literal["line", "band", "points", "interval", "heat", "bar"]
 Scale = Literal["linear", "log", "diverging", "category"]
+
+#: The layer of what was recorded, where a curve shows its moving average: drawn faint.
+RECORDED = "recorded"
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,19 @@ class FigureSpec:
     def _finite(self, axis: Axis) -> npt.NDArray[np.float64]:
         values = self.data[axis.column].to_numpy(np.float64)
         return np.asarray(values[np.isfinite(values)])
+
+    def places(self, axis: Axis, rows: pd.DataFrame) -> npt.NDArray[np.float32]:
+        """Where rows lie on an axis of numbers. NaN, which leaves a gap, is what has no place: infinities, and on a logarithmic axis what is not above 0."""
+        values = rows[axis.column].to_numpy(np.float32)
+        return np.where(np.isfinite(values) & ((axis.scale != "log") | (values > 0)), values, np.float32(np.nan))
+
+    def edges(self, axis: Axis, rows: pd.DataFrame) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The ends of a band along an axis; one that reaches below a logarithmic axis ends at the smallest value there."""
+        low, high = (self.places(replace(axis, column=column), rows) for column in ("low", "high"))
+        if axis.scale == "log":
+            below = np.isnan(low) & np.isfinite(rows["low"].to_numpy(np.float32)) & np.isfinite(high)
+            low = np.where(below, np.nanmin(self.places(axis, self.data)), low)
+        return low, high
 
     def rows(self, mark: Mark) -> pd.DataFrame:
         return self.data[self.data["layer"] == mark.layer]

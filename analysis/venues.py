@@ -17,6 +17,8 @@ _CM = 1 / 2.54
 #: Both come with matplotlib, so every machine has them; what the first has not is taken from the second.
 _LETTERS = {"serif": ["STIXGeneral", "DejaVu Sans"], "sans": ["DejaVu Sans"]}
 GREY, _GRID = "#555555", "#DDDDDD"
+#: How much is seen of values behind their moving average, as on the screen.
+FAINT = 0.35
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The command line: parse, then one call. Every error a person can mend is one line and exit code 2.
 
-    interplay train | compare | report | figure | import | runs | methods | show | dash | env
+    interplay train | compare | report | figure | import | runs | show | tag | methods | dash | env
 
 Imports of the engine (torch) stay inside the commands that need it, so the viewer installs without.
 """
@@ -265,6 +265,12 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     importing.add_arguments(parser)
 
 
+def _add_tag(parser: argparse.ArgumentParser) -> None:
+    from app.commands import tagging
+
+    tagging.add_arguments(parser)
+
+
 def _add_methods(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="show one method with all its settings")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -321,6 +327,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "compare": ("train methods x seeds under one budget and show how they differ", _add_compare),
     "runs": ("list recorded runs", _add_runs),
     "show": ("show one run: settings, held-out scores, files", _add_show),
+    "tag": ("put tags and a note on runs, or print them", _add_tag),
     "report": ("answer what ZOPrO's sampling relies on, with intervals, for recorded runs", _add_report),
     "figure": ("draw a figure of recorded runs as a file, for a paper or a browser", _add_figure),
     "import": ("turn a folder of other people's checkpoints into a run", _add_import),

@@ -4,16 +4,18 @@
     python -m benchmarks.dashboard --only pages steps --repeats 3 --runs FOLDER    # parts of it, over runs that stay for the next time
 
 Fifty runs, one of them of 10,000 updates x 30 layers x 2 roles with sketches (`benchmarks.dashboard_runs`). Measured with headless Chromium on
-the machine that also serves: a cold open (a new server, a new browser context, until the first chart), a change of page, a filter, a change of
-run, of layers and of paths, one step of the replay, hovering and zooming, bytes over the WebSocket by page, the time from a flush to the
-picture, and the server's memory while a live run is polled. Medians and 95th percentiles of as many repeats as are asked for. The limits are
-the goals, on two cores. Without a browser it says so and measures nothing.
+the machine that also serves: a cold open (a new server, a new browser context, until the first chart), each file of a page, a change of page, a
+filter, a change of run, of layers and of paths, one step of the replay, hovering and zooming, bytes over the WebSocket by page, the time from a
+flush to the picture, and the server's memory while a live run is polled. Medians and 95th percentiles of as many repeats as are asked for. The
+limits are the goals, on two cores. Without a browser it says so and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
+import re
 import shutil
 import statistics
 import sys
@@ -253,6 +255,21 @@ def wire(bench: Bench) -> Found:
     return found
 
 
+def files(bench: Bench) -> Found:
+    """The files that a page names first, one after the other over one connection: what each costs beside its bytes."""
+    with served(bench.root) as (url, _process):
+        asked = http.client.HTTPConnection(url.removeprefix("http://"))
+        names = sorted(set(re.findall(r'(?:src|href)="[./]*(static/[^"]+)"', _body(asked, "/"))))
+        seconds = [timed(lambda name=name: _body(asked, f"/{name}"), lambda: None) for _ in range(bench.repeats) for name in names]
+        asked.close()
+    return told(f"one of {len(names)} files of a page", seconds, None)
+
+
+def _body(asked: http.client.HTTPConnection, path: str) -> str:
+    asked.request("GET", path, headers={"Accept-Encoding": "gzip"})
+    return asked.getresponse().read().decode("latin-1")
+
+
 def live(bench: Bench) -> Found:
     """A run that is written while a tab polls it: seconds from flush to picture, and the server's memory over time."""
     shutil.rmtree(bench.root / "live", ignore_errors=True)
@@ -308,7 +325,7 @@ def _rows(feed: Feed) -> float:
     return float((feed.nbytes + sum(frames)) / 1e6)
 
 
-PARTS = {part.__name__: part for part in (cold, pages, choices, steps, hovering, wire, live)}
+PARTS = {part.__name__: part for part in (cold, files, pages, choices, steps, hovering, wire, live)}
 
 
 # --- told ----------------------------------------------------------------------------------------

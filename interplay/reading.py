@@ -20,7 +20,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from interplay import disk
+from interplay import disk, labels
 from interplay.errors import ConfigError, StoreError, allowed, nearest
 from interplay.parts import Parts
 from interplay.records import END_STATES, SCHEMA_VERSION, STATES, STREAMS, RunInfo, State, Stream, schema
@@ -243,12 +243,14 @@ class RunSummary:
     config: dict[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     ended: float | None = None  # seconds since the epoch, as the run wrote it down
+    tags: tuple[str, ...] = ()
+    note: str = ""
 
 
 def summarise(path: Path) -> RunSummary:
-    """The line of one run, from two small files. Raises `StoreError` if they cannot be read."""
+    """The line of one run, from two small files and its labels. Raises `StoreError` if they cannot be read."""
     info = read_info(path)
-    status = RunReader(path, info).status()
+    status, labelled = RunReader(path, info).status(), labels.read(path)
     method, task, seed = (info.config.get(name) for name in ("method", "task", "seed"))
     return RunSummary(
         path.name,
@@ -260,8 +262,10 @@ def summarise(path: Path) -> RunSummary:
         info.created,
         status.progress,
         info.config,
-        (*_age(info), *status.problems()),
+        (*_age(info), *status.problems(), *labelled.problems),
         status.ended,
+        labelled.tags,
+        labelled.note,
     )
 
 

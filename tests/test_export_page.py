@@ -222,20 +222,20 @@ def test_a_wrong_setting_is_refused_and_the_old_one_stays(shown: Path, page: Sho
 
 
 def test_a_figure_is_added_on_the_page(shown: Path, page: Show) -> None:
-    app = page(figure="kl-curve")
+    app = page(**{"add-figure": "kl-curve"})
     app.selectbox(key="of-run").set_value("second").run()
     click(app, "add")
     assert basket_of(app) == [Item.of("kl_curve", [Recorded(shown / "second")], {})]
     click(app, "add")
     assert "in the basket already" in texts(app)
-    app.selectbox(key="figure").set_value("trajectories").run()
+    app.selectbox(key="add-figure").set_value("trajectories").run()
     app.multiselect(key="of").set_value(["first", "second"]).run()
     click(app, "add")
     assert [one.runs for one in basket_of(app)] == [("second",), ("first", "second")]
 
 
 def test_a_comparison_is_added_as_its_finished_rows(compared: Path, page: Show) -> None:
-    app = page(figure="starts")
+    app = page(**{"add-figure": "starts"})
     app.multiselect(key="of").set_value(["both"]).run()
     click(app, "add")
     assert len(basket_of(app)[0].runs) == 5
@@ -257,7 +257,7 @@ def test_an_unknown_run_in_the_link_is_told(shown: Path, page: Show) -> None:
 
 @pytest.mark.parametrize("value", ["-1", "abc", "<script>", "99999", ""])
 def test_nonsense_in_the_url_is_ignored(shown: Path, page: Show, value: str) -> None:
-    page(kl(shown), venue=value, width=value, height=value, figure=value, of=value, anonymous=value)
+    page(kl(shown), venue=value, width=value, height=value, of=value, anonymous=value, **{"add-figure": value})
 
 
 def test_an_anonymous_page_says_what_is_searched_for_and_no_name(shown: Path, page: Show, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def test_a_reader_can_prove_that_the_figure_shows_these_rows(root: Path, tmp_pat
         (["kl-curve", "first", "--out", "a.pdf", "--venue", "nuerips"], r"venue is 'nuerips'; did you mean 'neurips'\?"),
         (["kl-curve", "first", "--out", "a.pdf", "--width", "page"], "width is 'page'.*allowed: column, text"),
         (["kl-curve", "first", "--out", "a.pdf", "--height", "nan"], "--height is nan; it must be between 0.5 and 20 inches"),
-        (["kl-curve", "first", "--out", "a.pdf", "--set", "y=tokens"], "kl_curve has no setting 'y'.*allowed: x"),
+        (["kl-curve", "first", "--out", "a.pdf", "--set", "y=tokens"], "kl_curve has no setting 'y'.*allowed: smoothing, x, y_scale"),
         (["kl-curve", "first", "--out", "a.pdf", "--set", "x=token"], r"x is 'token'; did you mean 'tokens'\?; allowed: forwards, seconds, tokens, update"),
         (["kl-curve", "first", "--out", "a.pdf", "--set", "x"], "--set is 'x'; write KEY=VALUE"),
         (["trajectories", "first", "--out", "a.pdf", "--set", "components=two"], "components is 'two'; it must be of type int"),
@@ -190,7 +191,7 @@ def test_a_reader_can_prove_that_the_figure_shows_these_rows(root: Path, tmp_pat
         (["trajectories", "first", "--out", "a.pdf", "--set", "same_length=maybe"], "same_length is 'maybe'; it must be of type bool"),
         (["trajectories", "first", "--out", "a.pdf", "--set", "roles=policy,critic"], "roles is 'critic'.*allowed: policy, reward, value"),
         (["arms", "first", "--out", "a.pdf"], "arms cannot be drawn: these runs recorded no held-out completions"),
-        (["arms", "first", "first", "--out", "a.pdf"], "two of these runs are of rloo with seed 0"),
+        (["arms", "first", "first", "--out", "a.pdf"], "arms cannot be drawn: these runs recorded no held-out completions"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -248,3 +249,9 @@ def losses(metrics: pd.DataFrame, role: str, *, run: str, smooth: float = 0.0, n
     rows = metrics[(metrics["role"] == role) & metrics["name"].isin(list(names))]
     data: Any = pd.DataFrame({"layer": "a", "series": rows["name"].astype(str), "x": rows["update"], "y": rows["value"] * (1 - smooth)})
     return FigureSpec("losses", "Losses", data, (Mark("line", "a"),), Axis("x", "update"), Axis("y", "loss"), "c", "a", len(data), (run,))
+
+
+def test_two_runs_of_one_method_and_seed_are_no_comparison(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "first", tmp_path / "again")
+    with pytest.raises(ConfigError, match="two of these runs are of rloo with seed 0"):
+        command("arms", root / "first", tmp_path / "again", "--out", tmp_path / "a.pdf")

@@ -35,6 +35,8 @@ MORE: dict[str, dict[str, tuple[float, float]]] = {
 OTHERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("reward_curve", {"x": "tokens"}),
     ("kl_curve", {"x": "seconds"}),
+    ("kl_curve", {"smoothing": 0.9}),
+    ("gold_curve", {"y_scale": "log"}),
     ("norm_heatmap", {"rows": "kind", "role": "reward", "space": "effective"}),
     ("cosine_heatmap", {"column": "cos_other_update"}),
     ("trajectories", {"components": 3}),

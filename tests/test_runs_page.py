@@ -309,9 +309,15 @@ def test_metrics_are_what_any_of_the_runs_recorded() -> None:
     assert curves.axes([of("kl").assign(seconds=1.0), of("kl")]) == ["update"], "an axis that all have"
 
 
-def test_curves_say_why_they_are_not_drawn_and_when_some_are_left_out(two: tuple[Path, Path], show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_of_runs_of_one_name_are_told_apart(two: tuple[Path, Path], show: Show) -> None:
     names = [name for name in naming.names(loading.summaries()) if name.endswith("same")]
-    assert "could not be told apart" in texts(show(selected=names))
+    (drawn,) = charts(show(selected=names))
+    told = [f"{root.name}/same" for root in two]
+    assert all(name in drawn["alt"] for name in told)
+
+
+def test_curves_say_when_some_are_left_out(two: tuple[Path, Path], show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [name for name in naming.names(loading.summaries()) if name.endswith("same")]
     small(two[0] / "third")
     monkeypatch.setattr("app.runs.curves.MOST_BESIDE", 2)
     app = show(selected=["other", "third", names[0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
@@ -70,3 +71,24 @@ def test_a_library_that_is_missing_keeps_nobody_waiting(monkeypatch: pytest.Monk
     warming._READY.clear()
     warming._try()
     assert warming._READY.is_set(), "or every visitor would wait for ever"
+
+
+#: Prints whether garbage is searched for again after the server is warm, how much is left out of the search, and how long a thread keeps others waiting.
+GARBAGE = """
+import gc, sys
+from app.entry import warming
+
+warming.begin().join()
+print(gc.isenabled(), gc.get_freeze_count() > 100_000, sys.getswitchinterval() == warming.TURN)
+"""
+
+
+def test_modules_are_not_searched_for_garbage_and_threads_take_short_turns() -> None:
+    found = subprocess.run([sys.executable, "-c", GARBAGE], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["True", "True", "True"]
+
+
+def test_a_fault_leaves_the_search_for_garbage_on() -> None:
+    with pytest.raises(RuntimeError), warming._kept_for_good():
+        raise RuntimeError
+    assert gc.isenabled()

@@ -4,10 +4,10 @@
     interplay figure kl-curve runs/first --out kl.pdf --venue acl
     interplay figure trajectories first second --set components=3 --out paths.html
     interplay figure arms compare --venue icml --anonymous --out arms.zip
-    interplay figure --about arms.pdf
+    interplay figure --about arms.pdf --runs runs
 
 The suffix of --out says what is written: .pdf, .svg, .png at a venue's true size, .html for a browser, .csv and .tex for the numbers, .json for all
-of it, and .zip for all of these with a script that draws them again. --about says which runs a file shows.
+of it, and .zip for all of these with a script that draws them again. --about says which runs a file shows, and with --runs whether those still give it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 from analysis.venues import VENUES, Width
 from app.reading import recorded
 from interplay import disk
-from interplay.errors import ConfigError, InterplayError, allowed, nearest
+from interplay.errors import ConfigError, DataError, InterplayError, allowed, nearest
 
 if TYPE_CHECKING:  # pandas, plotly and matplotlib take seconds, and every command builds this one's arguments
     from analysis.spec import FigureSpec
     from app.export.export import Panel, Size
+    from app.export.lines import Line
     from app.reading.recorded import Recorded
 
 #: What one figure can be written as.
@@ -45,10 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", metavar="column|text", help="as wide as a column or as the text; default: column, or those of --basket")
     parser.add_argument("--height", metavar="INCHES", type=float, help="height; default: what suits the figure, or those of --basket")
     parser.add_argument("--set", dest="settings", action="append", metavar="KEY=VALUE", help="a setting of the figure; may be given more than once")
-    parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of runs (default runs)")
+    parser.add_argument("--runs", metavar="DIR", help="folder of runs (default runs); with --about also say whether the runs there still give the same rows")
     parser.add_argument("--anonymous", action="store_true", help="take names, hosts, paths and tokens out of the file, and refuse to write it if one is left")
     parser.add_argument("--basket", metavar="FILE", help="the manifest.json of a .zip: make all of its figures again from the runs")
-    parser.add_argument("--about", metavar="FILE", help="print which runs a file of a figure shows and what drew it, and stop")
+    parser.add_argument("--about", metavar="FILE", help="print which runs a file of a figure, or each figure in a .zip, shows and what drew it, and stop")
     parser.set_defaults(run=run)
 
 
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list()
     if arguments.about:
-        return _about(Path(arguments.about))
+        return _about(Path(arguments.about), Path(arguments.runs) if arguments.runs else None)
     from app.export import export
 
     out, kind = _target(arguments)
@@ -74,7 +75,7 @@ def _of_words(arguments: argparse.Namespace) -> tuple[list[Panel], Size, list[Re
 
     name = recipes.find(arguments.name)
     chosen = recipes.read_settings(name, _pairs(arguments.settings or ()))
-    runs = [one for folder in arguments.folders for one in recorded.find(folder, Path(arguments.runs))]
+    runs = recorded.apart([one for folder in arguments.folders for one in recorded.find(folder, _root(arguments))])
     if not runs:
         raise ConfigError(f"RUN is missing; name the {'runs' if recipes.several(name) else 'run'} to draw (`interplay runs` lists them)")
     size = export.Size(arguments.venue or "neurips", arguments.width or "column", arguments.height)
@@ -89,18 +90,36 @@ def _of_basket(arguments: argparse.Namespace) -> tuple[list[Panel], Size, list[R
 
     items, venue, blind = export.read_basket(Path(arguments.basket))
     sized = [replace(item, width=arguments.width or item.width, height=arguments.height or item.height) for item in items]
-    runs = [[one for word in item.runs for one in recorded.find(word, Path(arguments.runs))] for item in sized]
+    runs = [recorded.apart([one for word in item.runs for one in recorded.find(word, _root(arguments))]) for item in sized]
     panels = [export.wanted(item, own) for item, own in zip(sized, runs, strict=True)]
     return panels, export.Size(arguments.venue or venue), list(dict.fromkeys(one for own in runs for one in own)), blind or arguments.anonymous
 
 
-def _about(path: Path) -> int:
-    from app.export import inside
+def _root(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.runs or "runs")
 
-    with disk.explained(path, "cannot be read"):
-        line = inside.about(path.name, path.read_bytes())
-    print("\n".join(line.split("; ")))
+
+def _about(path: Path, root: Path | None) -> int:
+    """What a file says of its figures, each in lines; with a folder of runs one line more: whether they still give it."""
+    from app.export import lines
+
+    content = lines.content_of(path)
+    for number, line in enumerate(lines.of(path.name, content)):
+        told = [*line.text.split("; "), *([_checked(line, root, path.stat().st_mtime)] if root else [])]
+        if path.suffix.lower() == ".zip":
+            print(*([""] if number else []), f"{line.file}:", sep="\n")
+            told = [f"  {words}" for words in told]
+        print("\n".join(told))
     return 0
+
+
+def _checked(line: Line, root: Path, written: float) -> str:
+    from app.export import back
+
+    try:
+        return back.check(back.read(line), back.in_folder(root), written).words
+    except DataError as reason:
+        return str(reason)
 
 
 def _list() -> int:

@@ -12,12 +12,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from interplay import __version__
+from interplay import __version__, labels
 from interplay.config import RunConfig
 from interplay.errors import ConfigError, StoreError, nearest
 from interplay.store import Runs, RunStore
 
+#: What `runs --json` tells of each run, beside its path.
+_ROW = ("run", "state", "method", "task", "seed", "created", "progress", "problems", "tags", "note")
 _HELDOUT = ("gold", "gold_se", "proxy", "proxy_se", "kl", "entropy", "length", "distinct_words", "pair_margin", "alarm")
 _PACKAGES = (
     "torch",
@@ -52,15 +55,17 @@ def runs(root: Path, *, as_json: bool) -> int:
     """All runs below `root`, newest first."""
     found = sorted(Runs(root).list(), key=lambda row: row.created or "", reverse=True)
     if as_json:
-        rows = [
-            {**{k: getattr(r, k) for k in ("run", "state", "method", "task", "seed", "created", "progress", "problems")}, "path": str(r.path)} for r in found
-        ]
+        rows = [{**{name: getattr(row, name) for name in _ROW}, "path": str(row.path)} for row in found]
         print(json.dumps(rows, indent=1, default=list))
         return 0
     if not found:
         print(f"no runs in {root}; start one with: interplay train --out {root}/first")
         return 0
-    table = _table("run", "state", "method", "task", "seed", "progress", "created")
+    tagged = any(row.tags for row in found)
+    table = _table("run", "state", "method", "task", "seed", "progress")
+    table.add_column("created (UTC)", no_wrap=not tagged)  # in two lines where tags need the room
+    if tagged:
+        table.add_column("tags", overflow="fold")
     for row in found:
         share = (row.progress or {}).get("share")
         table.add_row(
@@ -70,7 +75,8 @@ def runs(root: Path, *, as_json: bool) -> int:
             row.task or "",
             str(row.seed if row.seed is not None else ""),
             f"{share:.0%}" if share is not None else "",
-            row.created or "",
+            (row.created or "")[:16].replace("T", " "),
+            *([Text(", ".join(row.tags))] if tagged else []),
         )
     _console().print(table)
     return 0
@@ -97,14 +103,18 @@ def show(name: str, root: Path, *, as_json: bool) -> int:
     """One run: settings that differ from the defaults, held-out scores, where its files are."""
     store = _open(name, root)
     info, status, scores = store.info, store.status(), heldout(store)
+    labelled = labels.read(store.path)
     if as_json:
-        print(json.dumps({"info": info.to_json(), "status": {"state": status.state, "progress": status.progress}, "heldout": scores}, indent=1))
+        own = {"tags": labelled.tags, "note": labelled.note}
+        print(json.dumps({"info": info.to_json(), "status": {"state": status.state, "progress": status.progress}, **own, "heldout": scores}, indent=1))
         return 0
     console = _console()
     console.print(f"{info.run}: {status.state}", markup=False)
     if status.error:
         console.print(f"error: {status.error}", markup=False)
-    for line in (*info.notes, *store.problems()):
+    if labelled.tags:
+        console.print(f"tags: {', '.join(labelled.tags)}", markup=False)
+    for line in (*labelled.note.splitlines(), *info.notes, *store.problems(), *labelled.problems):
         console.print(f"note: {line}", markup=False)
     console.print("settings: " + (", ".join(f"{k}={v}" for k, v in _changed(info.config).items()) or "all defaults"), markup=False)
     console.print("command: " + " ".join(info.command), markup=False)

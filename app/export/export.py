@@ -86,7 +86,7 @@ def run_words(recordings: Sequence[Recorded]) -> list[str]:
     folder = folders.pop() if len(folders) == 1 and recordings[0].arm else None
     if folder and len(recordings) > 1 and [one.path for one in recordings] == [row.path for row in recorded.of_comparison(folder)]:
         return [folder.name]
-    return [f"{one.path.parent.name}/{one.path.name}" if one.arm else one.path.name for one in recordings]
+    return [one.called or (f"{one.path.parent.name}/{one.path.name}" if one.arm else one.path.name) for one in recordings]
 
 
 def command(item: Item) -> list[str]:

@@ -1,4 +1,7 @@
-"""What can be read in the file of a figure: all of its texts, and the line that leads back to its runs."""
+"""What can be read in the file of a figure: all of its texts, and the line that leads back to its runs.
+
+A file may come from anybody: the line is looked for in one place, within a bound, and nothing is parsed as XML or run.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,26 @@ from collections.abc import Iterator
 from interplay.errors import DataError
 
 _MARK = b"\xfe\xff"  # two bytes a letter follow
-_STRING = rb"(?:[^\\()]|\\.)*"  # between the brackets of a PDF string
-_KEYWORDS = re.compile(rb"/Keywords \((" + _STRING + rb")\)", re.DOTALL)
+_STRING = rb"[^\\()]*(?:\\.[^\\()]*)*"  # between the brackets of a PDF string
 _STRINGS = re.compile(rb"\((" + _STRING + rb")\)", re.DOTALL)
+_KEYWORDS = b"/Keywords ("
+_KEY = re.compile(rb'"about"\s*:\s*(?="figure )')
+#: Letters of a line; bytes in which it is looked for, since PDF takes two for a letter and JSON up to six; pieces of a PNG before it.
+_LONGEST, _FAR, _PIECES = 2**16, 2**19, 100_000
 
 
 def about(name: str, content: bytes) -> str:
     """The line that `analysis.paper.about` put into a PDF, SVG, PNG, HTML, LaTeX or JSON. Raises `DataError` where there is none."""
     suffix = name.rpartition(".")[2].lower()
     found = _ABOUT[suffix](content) if suffix in _ABOUT else None
-    if not found or not found.startswith("figure "):
+    if not found or not found.startswith("figure ") or not found.isprintable() or len(found) > _LONGEST:
         raise DataError(f"{name} does not say which runs it shows; give a {', '.join(f'.{kind}' for kind in _ABOUT)} file that Interplay drew")
     return found
 
 
 def _of_pdf(content: bytes) -> str | None:
-    found = _KEYWORDS.search(content)
+    start = content.find(_KEYWORDS) + len(_KEYWORDS)
+    found = _STRINGS.match(content[start - 1 : start + _FAR]) if start >= len(_KEYWORDS) else None
     text = _unescaped(found[1]) if found else b""
     return text.removeprefix(_MARK).decode("utf-16-be", "replace") if text.startswith(_MARK) else text.decode("latin-1")
 
@@ -36,27 +43,32 @@ def _of_png(content: bytes) -> str | None:
     return next((text.partition("\n")[2].lstrip("\n") for text in _png_texts(content) if text.startswith("Source\n")), None)
 
 
-def _between(start: str, end: str, content: bytes) -> str | None:
-    found = re.search(f"{start}(figure .*?){end}", content.decode("utf-8", "replace"), re.DOTALL)
-    return html.unescape(found[1]) if found else None
+def _between(start: bytes, end: bytes, content: bytes) -> str | None:
+    """What stands between the first such start that a figure follows, and the end."""
+    place = content.find(start + b"figure ")
+    stop = content.find(end, place, place + _FAR)
+    return content[place + len(start) : stop].decode("utf-8", "replace") if place >= 0 and stop >= 0 else None
 
 
 def _of_json(content: bytes) -> str | None:
+    """By its key alone: a whole file of nested brackets would fill the memory."""
+    key = _KEY.search(content)
     try:
-        raw = json.loads(content)
+        return str(json.JSONDecoder().raw_decode(content[key.end() : key.end() + _FAR].decode("utf-8", "replace"))[0]) if key else None
     except ValueError:
         return None
-    return str(raw.get("about")) if isinstance(raw, dict) else None
 
 
 _ABOUT = {
     "pdf": _of_pdf,
-    "svg": lambda content: _between("<rdf:li>", "</rdf:li>", content),
+    "svg": lambda content: html.unescape(_between(b"<rdf:li>", b"</rdf:li>", content) or ""),
     "png": _of_png,
-    "html": lambda content: _between("<footer>", "</footer>", content),
-    "tex": lambda content: _between("% ", "\n", content),
+    "html": lambda content: html.unescape(_between(b"<footer>", b"</footer>", content) or ""),
+    "tex": lambda content: _between(b"% ", b"\n", content),
     "json": _of_json,
 }
+#: Kinds of files that carry the line.
+KINDS = tuple(_ABOUT)
 
 
 # --- all texts ---------------------------------------------------------------------------------
@@ -90,9 +102,10 @@ def _pdf_text(content: bytes) -> str:
     return "\n".join([raw.decode("latin-1"), *(text.decode("latin-1") for text in strings), *wide])
 
 
-def _inflated(body: bytes) -> bytes:
+def _inflated(body: bytes, most: int = 0) -> bytes:
+    """At most so many bytes; 0 means all."""
     try:
-        return zlib.decompress(body)
+        return zlib.decompressobj().decompress(body, most)
     except zlib.error:
         return body
 
@@ -100,11 +113,13 @@ def _inflated(body: bytes) -> bytes:
 def _png_texts(content: bytes) -> Iterator[str]:
     """Texts beside the pixels, plain, packed or international."""
     place = 8
-    while place + 8 <= len(content):
+    for _ in range(_PIECES):
+        if place + 8 > len(content):
+            return
         (length,) = struct.unpack(">I", content[place : place + 4])
         kind, body = content[place + 4 : place + 8], content[place + 8 : place + 8 + length]
         if kind == b"zTXt":
-            body = _inflated(body.partition(b"\0")[2][1:])
+            body = _inflated(body.partition(b"\0")[2][1:], _FAR)
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             yield body.replace(b"\0", b"\n").decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
         place += 12 + length

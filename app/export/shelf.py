@@ -74,7 +74,7 @@ def choose() -> tuple[Size, bool]:
 def add_figure() -> None:
     """Any figure by its name, of any runs."""
     with st.expander("Add a figure", icon=":material/add:", expanded=not basket.held(), key="adding"):
-        name = recipes.find(str(st.selectbox("Figure", [name.replace("_", "-") for name in recipes.names()], key="figure", bind="query-params")))
+        name = recipes.find(str(st.selectbox("Figure", [name.replace("_", "-") for name in recipes.names()], key="add-figure", bind="query-params")))
         st.caption(widgets.escape(recipes.about(name)))
         names = _pick_runs(recipes.several(name))
         st.button("Add to the basket", icon=":material/bookmark_add:", key="add", on_click=_add, args=(name, names), disabled=not names)

@@ -45,7 +45,7 @@ class Item:
 
     def recordings(self) -> list[Recorded]:
         """Raises `StoreError` for a run that is not here."""
-        return [look_up(name) for name in self.runs]
+        return recorded.apart([look_up(name) for name in self.runs])
 
     def to_json(self) -> dict[str, Any]:
         return {"figure": self.figure, "runs": list(self.runs), "settings": dict(self.settings), "width": self.width, "height": self.height}

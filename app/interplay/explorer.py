@@ -5,7 +5,6 @@ A figure stands in a view by its name in `VIEWS`; all others are found under `OT
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,7 +156,7 @@ def chosen(names: Sequence[str], runs: Sequence[RunSummary], comparisons: Sequen
     single = [runs[known.index(name)] for name in names if name in known]
     rows = [row for name in names if name not in known for one in comparisons if one.name == name for row in one.recordings()]
     found = [recorded.of(one) for one in single if one.state != "unreadable"] + rows
-    return Choice(tuple(single), tuple({one.path.resolve(): one for one in found}.values()))
+    return Choice(tuple(single), tuple(recorded.apart(found)))
 
 
 def siblings(choice: Choice, runs: Sequence[RunSummary]) -> list[str]:
@@ -199,10 +198,10 @@ def lines(choice: Choice) -> None:
     elif choice.runs:
         methods = list(dict.fromkeys(one.method for one in choice.runs))
         st.text(f"{len(choice.runs)} runs: {', '.join(methods)}")
-    found = {one.run: list(one.problems) or ["it cannot be read"] * (one.state == "unreadable") for one in choice.summaries}
+    found = {Path(one.path): (one.run, list(one.problems) or ["it cannot be read"] * (one.state == "unreadable")) for one in choice.summaries}
     for run in choice.runs:
-        found[run.run] = [*found.get(run.run, []), *_damage(run)]
-    widgets.problems(f"{name}: {problem}" for name, problems in found.items() for problem in dict.fromkeys(problems))
+        found[run.path] = (run.run, [*found.get(run.path, ("", []))[1], *_damage(run)])
+    widgets.problems(f"{name}: {problem}" for name, problems in found.values() for problem in dict.fromkeys(problems))
 
 
 def _damage(run: Recorded) -> list[str]:
@@ -214,8 +213,7 @@ def focus(runs: Sequence[Recorded]) -> Recorded:
     """The run that figures of one run show."""
     if len(runs) == 1:
         return runs[0]
-    twice = {name for name, count in Counter(one.run for one in runs).items() if count > 1}
-    names = [f"{one.path.parent.name}/{one.run}" if one.run in twice else one.run for one in runs]
+    names = [one.run for one in runs]
     controls.forget("focus", names)
     picked = st.selectbox("Run, in figures of one run", names, key="focus", bind="query-params", width=260)
     return runs[names.index(picked)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.export import basket, shelf
+from app.export import basket, opening, shelf
 from app.parts import widgets
 
 
@@ -13,6 +13,7 @@ def page() -> None:
     widgets.problems(notes)
     size, blind = shelf.choose()
     shelf.add_figure()
+    opening.figures()
     place = shelf.place()
     drawn = shelf.cards(size, blind)
     with place:

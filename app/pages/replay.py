@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app.parts import widgets
+from app.parts import controls, widgets
 from app.reading import loading
 from app.replay import completions, playing, replaying, scoring
 from app.replay.playing import MOMENT, TEXTS
@@ -49,10 +49,10 @@ def show_charts(*runs: RunSummary) -> None:
 
 def show_scores(looks: Sequence[Look]) -> None:
     with widgets.section("Scores"):
-        x = widgets.choice("Horizontal axis", replaying.axes(looks), "x")
+        how = {"x": widgets.choice("Horizontal axis", replaying.axes(looks), "x"), **controls.easing()}
     live = replaying.live(looks)
-    replaying.row(scoring.charts(looks, x), captioned=True, live=live)
-    scoring.another(looks, x)
+    replaying.row(scoring.charts(looks, how), captioned=True, live=live)
+    scoring.another(looks, how)
     widgets.heldout(scoring.table(looks), live=live)
 
 

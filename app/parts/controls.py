@@ -30,6 +30,7 @@ LABELS: Mapping[str, str] = {
     "by": "A step is",
     "column": "Cosine with",
     "x": "Horizontal axis",
+    "y_scale": "Vertical axis",
 }
 WORDS: Mapping[Any, str] = {
     **{"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE", 2: "2-D", 3: "3-D"},
@@ -43,9 +44,11 @@ HELP: Mapping[str, str] = {
     "same_length": "each path is scaled to reach 1, to compare shapes",
     "lags": "how many steps to both sides",
     "seed": "of the random walks, and of UMAP and t-SNE",
+    "smoothing": "weight of an exponential moving average over training batches; what was recorded stays behind it, faint",
+    "y_scale": "log: only values above 0 have a place on it",
 }
 #: Numbers that are chosen on a slider, from and to.
-SPANS: Mapping[str, tuple[int, int]] = {"lags": (1, 20), "window": (1, 20), "horizon": (1, 20), "k": (1, 12)}
+SPANS: Mapping[str, tuple[float, float]] = {"lags": (1, 20), "window": (1, 20), "horizon": (1, 20), "k": (1, 12), "smoothing": (0.0, 0.99)}
 #: Settings that stay as they are from view to view; the others are of one view.
 SHARED = ("layer", "kind", "space", "rows")
 
@@ -84,6 +87,12 @@ def of(names: Sequence[str], known: Has, prefix: str, *, roles: Sequence[str] = 
             told = replace(one, default=(defaults or {}).get(key, one.default))
             chosen[key] = _control(_within(told, known), key if key in SHARED else f"{prefix}-{key}")
     return chosen
+
+
+def easing(prefix: str = "") -> dict[str, Any]:
+    """How curves are drawn: on which vertical axis, and how smooth."""
+    known = recipes.settings("run_curves")
+    return {name: _control(known[name], f"{prefix}{name}") for name in ("y_scale", "smoothing")}
 
 
 def _other_rows(chosen: Mapping[str, Any]) -> str | None:
@@ -127,8 +136,8 @@ def _control(one: Setting, key: str) -> Any:
         return st.toggle(label, value=bool(one.default), key=key, bind="query-params", help=help)
     if one.choices:
         return _one_of(one, key, label, help)
-    if one.kind is int and one.name in SPANS:
-        return st.slider(label, *SPANS[one.name], int(one.default), key=key, bind="query-params", help=help, width=200)
+    if one.name in SPANS:
+        return st.slider(label, *SPANS[one.name], one.kind(one.default), key=key, bind="query-params", help=help, width=200)
     if one.kind is int:
         return st.number_input(label, 0, 10_000, int(one.default), key=key, bind="query-params", help=help, width=120)
     typed = st.text_input(label, key=key, bind="query-params", help=help, width=200, max_chars=100, placeholder=one.default or AUTO)

@@ -7,15 +7,19 @@ front. Names come from anywhere: none leads out of its folder, and a name withou
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from app.reading.loading import roots
+from interplay import labels
 from interplay.compare import PLAN
 from interplay.errors import StoreError
 from interplay.reading import RUN
 from interplay.store import Runs, RunSummary
+
+_LONGEST = 255  # bytes in the name of a folder, on the usual disks
 
 
 def root_names() -> dict[Path, str]:
@@ -70,21 +74,23 @@ def names(among: Sequence[RunSummary]) -> list[str]:
 def places(name: str, holds: str = RUN) -> list[Path]:
     """Folders of that name with this file in them, in the order of the roots."""
     shown = root_names()
-    named = [_below(root, name) for root in shown]
-    named += [_below(root, name.removeprefix(f"{called}/")) for root, called in shown.items() if name.startswith(f"{called}/")]
+    named = [below(root, name) for root in shown]
+    named += [below(root, name.removeprefix(f"{called}/")) for root, called in shown.items() if name.startswith(f"{called}/")]
     named += [root for root, called in shown.items() if name == called]
     return [path for path in named if path is not None and (path / holds).is_file()]
 
 
-def _below(root: Path, name: str) -> Path | None:
+def below(root: Path, name: str) -> Path | None:
     """One folder after the other, none of which may lead out of the one before."""
     parts = name.split("/")
+    if len(parts) > 3 or any(len(part.encode(errors="replace")) > _LONGEST for part in parts):
+        return None
     try:
-        for part in parts[:3]:
+        for part in parts:
             root = Runs(root).path(part)
     except StoreError:
         return None
-    return root if len(parts) <= 3 else None
+    return root
 
 
 def full_name(name: str, among: Sequence[RunSummary]) -> str | None:
@@ -108,16 +114,26 @@ def find(name: str, among: Sequence[RunSummary]) -> RunSummary:
     raise StoreError(f"there is no run {name!r}; known: {', '.join(known) or 'none'}")
 
 
+# --- search ------------------------------------------------------------------------------------
+
+
 def search(runs: list[RunSummary], words: str) -> list[RunSummary]:
-    """Runs that contain all the words in name, state, method, task or seed; `method:ppo,rloo` or `updates:12` asks for a setting, `in:runs` for a root."""
-    fields = {"state", "in", *(str(key).lower() for run in runs for key in run.config)}
-    return [run for run in runs if all(_holds(run, word, fields) for word in words.lower().split())]
+    """Runs that contain all the words in name, state, method, task, seed, tags or note; `FIELD:VALUE,VALUE` asks for a setting, `tag:` or `in:` (the root)."""
+    fields = {"state", "in", "tag", *(str(key).lower() for run in runs for key in run.config)}
+    return [run for run in runs if all(_holds(run, word, fields) for word in asked(words))]
+
+
+def asked(words: str) -> list[str]:
+    """What a search asks for, in small letters: word by word, but `tag:"needs review"` is one."""
+    return [word.replace('"', "") for word in re.findall(r'(?:"[^"]*"|[^\s"])+', words.lower())]
 
 
 def _holds(run: RunSummary, word: str, fields: set[str]) -> bool:
     """A word with a colon asks for a field only if there is such a field: a name may hold a colon, too."""
     field, colon, values = word.partition(":")
+    if colon and field == "tag":
+        return bool(set(map(labels.same, run.tags)) & set(labels.same(values).split(",")))
     if colon and field in fields:
         own = {str(key).lower(): value for key, value in run.config.items()} | {"state": run.state, "in": source(run)}
         return str(own.get(field, "")).lower() in values.split(",")
-    return word in f"{run.run} {run.state} {run.method} {run.task} seed {run.seed}".lower()
+    return word in " ".join([run.run, run.state, f"{run.method} {run.task} seed {run.seed}", *run.tags, run.note]).lower()

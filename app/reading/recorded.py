@@ -10,7 +10,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ class Recorded:
     path: Path
     arm: str | None = None  # as a comparison calls its method
     control: bool = False
+    called: str = ""  # beside a run whose folder has the same name; see `apart`
 
     @cached_property
     def info(self) -> RunInfo:
@@ -45,7 +46,7 @@ class Recorded:
 
     @property
     def run(self) -> str:
-        return self.path.name
+        return self.called or self.path.name
 
     @property
     def method(self) -> str:
@@ -131,6 +132,20 @@ def _arms(folder: Path, _when: tuple[int, int]) -> dict[str, tuple[str, bool]]:
     return {row.folder.name: (row.method, row.control) for row in plan.arms} if plan else {}
 
 
+def apart(found: Sequence[Recorded]) -> list[Recorded]:
+    """The same runs, each once and by a name of its own: where folders of one name stand beside each other, the folders above tell them apart."""
+    runs = list({one.path.resolve(): one for one in found}.values())
+    ends = [_ends(one.path) for one in runs]
+    names = [next(end for end in own if sum(end in other for other in ends) == 1) for own in ends]
+    return [replace(one, called="" if name == one.path.name else name) for one, name in zip(runs, names, strict=True)]
+
+
+def _ends(path: Path) -> list[str]:
+    """`/data/me/run` -> `run`, `me/run`, `data/me/run`, and the whole."""
+    place = path.resolve()
+    return ["/".join(place.parts[-length:]) for length in range(1, len(place.parts))] + [str(place)]
+
+
 def find(word: str, root: Path) -> list[Recorded]:
     """A run by its folder or its name in `root`, or the finished rows of a comparison. Raises `StoreError` with the nearest name."""
     for path in (Path(word), root / word):
@@ -138,8 +153,20 @@ def find(word: str, root: Path) -> list[Recorded]:
             return [at(path)]
         if rows := of_comparison(path):
             return rows
+    raise _unknown(word, root)
+
+
+def folder(word: str, root: Path) -> Path:
+    """The folder of one run, by its path or its name in `root`. Raises `StoreError` with the nearest name."""
+    for path in (Path(word), root / word):
+        if (path / RUN).is_file():
+            return path
+    raise _unknown(word, root)
+
+
+def _unknown(word: str, root: Path) -> StoreError:
     known = [row.run for row in Runs(root).list()]
-    raise StoreError(f"run is {word!r}, but there is no such run in {root}{nearest(word, known)}; `interplay runs --runs {root}` lists them")
+    return StoreError(f"run is {word!r}, but there is no such run in {root}{nearest(word, known)}; `interplay runs --runs {root}` lists them")
 
 
 def of_comparison(path: Path) -> list[Recorded]:

@@ -84,11 +84,10 @@ class Look:
 
 def look(runs: Sequence[RunSummary]) -> list[Look]:
     """The runs as they are on disk now."""
-    return [_look(run) for run in runs]
+    return [_look(run, found) for run, found in zip(runs, recorded.apart(list(map(recorded.of, runs))), strict=True)]
 
 
-def _look(summary: RunSummary) -> Look:
-    found = recorded.of(summary)
+def _look(summary: RunSummary, found: Recorded) -> Look:
     return Look(found, loading.again(summary), {stream: found.version((stream,)) for stream in STREAMS})
 
 
@@ -132,8 +131,6 @@ def _not_beside(first: RunSummary, other: RunSummary) -> str | None:
     """Why a run cannot stand beside the first."""
     if other.path == first.path:
         return "That is the run itself; choose another one to stand beside it."
-    if other.run == first.run:
-        return f"Both runs are called {other.run}, so no legend could tell them apart; rename the folder of one."
     return f"{other.run} cannot be read." if other.state == "unreadable" else None
 
 

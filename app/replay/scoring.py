@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 import streamlit as st
@@ -17,14 +17,14 @@ from app.replay.replaying import Chart, Look
 USUAL = "loss"
 
 
-def charts(looks: Sequence[Look], x: str) -> dict[str, Chart | str]:
-    """Reward, gold score and KL, by chart; the two runs of a pair share each picture."""
+def charts(looks: Sequence[Look], how: Mapping[str, Any]) -> dict[str, Chart | str]:
+    """Reward, gold score and KL, by chart; the two runs of a pair share each picture. `how`: axes and smoothing."""
     if len(looks) == 1:
-        return {f"chart-{score}_curve": replaying.chart(f"{score}_curve", looks, "metrics", 260, x=x) for score in figures.SCORES}
-    return {f"chart-{score}_curve": replaying.chart("run_curves", looks, "metrics", 280, score=score, x=x) for score in figures.SCORES}
+        return {f"chart-{score}_curve": replaying.chart(f"{score}_curve", looks, "metrics", 260, **how) for score in figures.SCORES}
+    return {f"chart-{score}_curve": replaying.chart("run_curves", looks, "metrics", 280, score=score, **how) for score in figures.SCORES}
 
 
-def another(looks: Sequence[Look], x: str) -> None:
+def another(looks: Sequence[Look], how: Mapping[str, Any]) -> None:
     """One chart of whatever else was logged, when it is asked for; of runs without any score, which other trainers may leave, at once."""
     found = list(dict.fromkeys(name for one in looks for name in _names(one)))
     options = [name for name in found if name not in _KNOWN]
@@ -36,7 +36,7 @@ def another(looks: Sequence[Look], x: str) -> None:
         "Metric", options, index=first, key="metric", bind="query-params", width=260, label_visibility="collapsed", placeholder="Another metric"
     )
     if picked:
-        replaying.hang(replaying.chart("run_curves", looks, "metrics", 240, metric=picked, x=x), "chart-metric")
+        replaying.hang(replaying.chart("run_curves", looks, "metrics", 240, metric=picked, **how), "chart-metric")
 
 
 _KNOWN = {name for key, score in figures.SCORES.items() for name in (key, *score.train, *score.heldout)}

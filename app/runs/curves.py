@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from analysis import figures
-from app.parts import widgets
+from app.parts import controls, widgets
 from app.reading import recorded
-from app.reading.recorded import Recorded
 from app.runs.listing import MOST_BESIDE
 from interplay.errors import InterplayError
 from interplay.store import RunSummary
@@ -22,29 +20,23 @@ HEIGHT = 360
 
 def show(runs: Sequence[RunSummary], key: str = "") -> None:
     """The curves with their choices; `key` tells those of one table of the page from those of another."""
-    drawn = [recorded.at(run.path) for run in runs[:MOST_BESIDE] if run.state != "unreadable"]
+    drawn = recorded.apart([recorded.at(run.path) for run in runs[:MOST_BESIDE] if run.state != "unreadable"])
     with widgets.section("Curves"), st.container(horizontal=True, vertical_alignment="bottom", width="content"):
         try:
-            chosen = _choose([one.frame("metrics") for one in drawn], key) if not _alike(drawn) else None
+            chosen = _choose([one.frame("metrics") for one in drawn], key)
         except InterplayError as error:
             widgets.problems([error])
             return
     if chosen is None:
-        widgets.nothing(_alike(drawn) or "None of them has recorded a metric yet.")
+        widgets.nothing("None of them has recorded a metric yet.")
         return
     if len(runs) > len(drawn):
         st.caption(f"{len(drawn)} of {len(runs)} runs are drawn: the first {MOST_BESIDE} that can be read.")
     widgets.figure("run_curves", drawn, f"{key}curves", height=HEIGHT, **chosen)
 
 
-def _alike(runs: Sequence[Recorded]) -> str | None:
-    """Curves are told apart by the names of their runs' folders, so no two may have one name."""
-    twice = [name for name, count in Counter(one.run for one in runs).items() if count > 1]
-    return f"Two of these runs are called {twice[0]}, so their curves could not be told apart. Rename the folder of one of them." if twice else None
-
-
 def _choose(frames: Sequence[pd.DataFrame], key: str) -> Mapping[str, Any] | None:
-    """Metric and axis as settings of the figure; None where there is none to choose."""
+    """Metric, axes and smoothing as settings of the figure; None where there is none to choose."""
     options = figures.recorded_metrics(frames)
     if not options:
         return None
@@ -58,8 +50,8 @@ def _choose(frames: Sequence[pd.DataFrame], key: str) -> Mapping[str, Any] | Non
         format_func=lambda name: words.get(name, name),
         help="what the policies of these runs recorded: thin lines are training batches, dots are held-out prompts",
     )
-    x = widgets.choice("Horizontal axis", axes(frames), f"{key}x")
-    return {"score": picked, "x": x} if picked in figures.SCORES else {"metric": str(picked), "x": x}
+    how = {"x": widgets.choice("Horizontal axis", axes(frames), f"{key}x"), **controls.easing(key)}
+    return {"score": picked, **how} if picked in figures.SCORES else {"metric": str(picked), **how}
 
 
 def axes(frames: Sequence[pd.DataFrame]) -> list[str]:

@@ -18,6 +18,7 @@ from app.compare import standings
 from app.compare.standings import Entry
 from app.queue.job import Job
 from app.reading import loading, naming, recordings
+from interplay import labels
 from interplay.config import RunConfig
 from interplay.records import RunInfo
 from interplay.store import Runs, RunSummary
@@ -195,9 +196,14 @@ def state(comparison: Entry, jobs: Sequence[Job]) -> str:
     return "running" if found == "stopping" else found
 
 
+def tags(comparison: Entry) -> list[str]:
+    """What its rows are tagged with."""
+    return [tag for now in comparison.rows for tag in labels.read(now.row.folder).tags]
+
+
 def told(comparison: Entry, jobs: Sequence[Job]) -> dict[str, set[str]]:
-    """What can be asked of a comparison, in small letters: the values that its rows have of each setting, its state, and the folder that holds it."""
-    values = {"state": {state(comparison, jobs)}, "in": {naming.folder_of(comparison.path).lower()}}
+    """What can be asked of a comparison, in small letters: values of each setting in its rows, their tags, its state, and the folder that holds it."""
+    values = {"state": {state(comparison, jobs)}, "in": {naming.folder_of(comparison.path).lower()}, "tag": {labels.same(tag) for tag in tags(comparison)}}
     for row in (now.row for now in comparison.arms):
         for name, value in row.config.to_mapping().items():
             values.setdefault(name, set()).add(str(value).lower())
@@ -206,21 +212,21 @@ def told(comparison: Entry, jobs: Sequence[Job]) -> dict[str, set[str]]:
 
 
 def search(comparisons: Sequence[Entry], jobs: Sequence[Job], words: str) -> list[Entry]:
-    """The comparisons that hold all the words, as `naming.search` has it: in name, state, or the method, task, model or seed of a row; or `FIELD:VALUE`."""
-    wanted = words.lower().split()
+    """The comparisons that hold all the words, as `naming.search` has it: in name, state, or a row's method, task, model, seed or tag; or `FIELD:VALUE`."""
+    wanted = naming.asked(words)
     return [one for one in comparisons if not wanted or _hold(one.name.lower(), told(one, jobs), wanted)]
 
 
 def _hold(name: str, values: Mapping[str, set[str]], wanted: Sequence[str]) -> bool:
     seeds = {f"seed {seed}" for seed in values.get("seed", ())}
     models = {model.rpartition("/")[2] for model in values.get("model", ())}
-    text = " ".join([name, *seeds, *models, *(word for field in ("state", "method", "task") for word in values.get(field, ()))])
+    text = " ".join([name, *seeds, *models, *(word for field in ("state", "method", "task", "tag") for word in values.get(field, ()))])
     return all(_holds(text, values, word) for word in wanted)
 
 
 def _holds(text: str, values: Mapping[str, set[str]], word: str) -> bool:
     """A word with a colon asks for a field only if there is such a field: the name of an arm may hold a colon, too."""
     field, colon, value = word.partition(":")
-    if colon and field in {"state", "in", *_FORM}:
-        return bool(values.get(field, set()) & set(value.split(",")))
+    if colon and field in {"state", "in", "tag", *_FORM}:
+        return bool(values.get(field, set()) & set((labels.same(value) if field == "tag" else value).split(",")))
     return word in text

@@ -18,6 +18,7 @@ from app.reading import loading, naming
 from app.runs import again, grouping
 from app.runs.grouping import Configuration
 from app.train import launch
+from interplay import labels
 from interplay.records import RunInfo
 from interplay.store import RunSummary
 
@@ -27,7 +28,7 @@ SHAPES = {"running": "▶", "queued": "…", "finished": "✓", "failed": "✕",
 #: Runs whose settings are laid side by side.
 MOST_BESIDE = 12
 _WHOLE = 2**53  # integers that a browser shows as they are
-_FILTERS = {"only_state": "state", "only_method": "method", "only_task": "task"}
+_FILTERS = {"only_state": "state", "only_method": "method", "only_task": "task", "only_tag": "tag"}
 
 
 # --- choosing what is listed -------------------------------------------------------------------------
@@ -42,41 +43,55 @@ def search_box(key: str) -> None:
         label_visibility="collapsed",
         type="search",
         max_chars=200,
-        help="Words in name, state, method, task or seed. FIELD:VALUE asks for a setting: method:ppo,rloo seed:1 state:finished updates:12 in:runs",
+        help="Words in name, state, method, task, seed, tags or note. FIELD:VALUE asks for a tag or a setting: tag:final method:ppo,rloo seed:1 state:finished "
+        "updates:12 in:runs",
     )
 
 
 def filters(runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> None:
-    """One line for each run or for each configuration, and of which state, method and task."""
+    """One line for each run or for each configuration, and of which state, method, task and tag."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         widgets.choice("Show", ["runs", "configurations"], "show", help="a configuration is all runs that differ in nothing but the seed")
         for key, name in _FILTERS.items():
-            options = list(SHAPES) if name == "state" else _known(name, runs, comparisons)
-            st.multiselect(name.capitalize(), options, key=key, bind="query-params", placeholder=f"any {name}", width=160)
+            if options := list(SHAPES) if name == "state" else _known(name, runs, comparisons):
+                st.multiselect(name.capitalize(), options, key=key, bind="query-params", placeholder=f"any {name}", width=160)
         if any(st.session_state.get(key) for key in ("q", *_FILTERS)):
             st.button("Show all", icon=":material/filter_alt_off:", key="show-all", type="tertiary", on_click=_show_all)
 
 
 def _known(name: str, runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> list[str]:
-    """The methods or tasks of all runs and of the rows of all comparisons."""
+    """The methods, tasks or tags of all runs and of the rows of all comparisons."""
+    if name == "tag":
+        return tags(runs, comparisons)
     planned = [getattr(now.row.config, name) for one in comparisons for now in one.arms]
     return sorted({str(value) for value in (*planned, *(getattr(run, name) for run in runs)) if value})
+
+
+def tags(runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> list[str]:
+    """All tags there are, each in one spelling."""
+    written = [tag for run in runs for tag in run.tags] + [tag for one in comparisons for tag in grouping.tags(one)]
+    return sorted(labels.unique(written), key=labels.same)
 
 
 def found(runs: list[RunSummary]) -> list[RunSummary]:
     """The runs that the search words and the filters leave."""
     left = naming.search(runs, st.session_state.get("q") or "")
     for key, name in _FILTERS.items():
-        if wanted := st.session_state.get(key):
-            left = [run for run in left if getattr(run, name) in wanted]
+        if wanted := {labels.same(word) for word in st.session_state.get(key) or ()}:
+            left = [run for run in left if wanted.intersection(_told(run, name))]
     return left
 
 
+def _told(run: RunSummary, name: str) -> list[str]:
+    """What a filter asks of a run."""
+    return [labels.same(str(value)) for value in (run.tags if name == "tag" else [getattr(run, name)])]
+
+
 def found_comparisons(comparisons: Sequence[Entry], jobs: Sequence[Job]) -> list[Entry]:
-    """The comparisons that they leave: those of the state, and with a row of the method and one of the task."""
+    """The comparisons that they leave: those of the state, and with a row of the method, one of the task and one with the tag."""
     left = grouping.search(comparisons, jobs, st.session_state.get("q") or "")
     for key, name in _FILTERS.items():
-        if wanted := {word.lower() for word in st.session_state.get(key) or ()}:
+        if wanted := {labels.same(word) for word in st.session_state.get(key) or ()}:
             left = [one for one in left if grouping.told(one, jobs).get(name, set()) & wanted]
     return left
 
@@ -114,6 +129,7 @@ def _row(run: RunSummary, name: str) -> dict[str, Any]:
         "progress": _percent(run.progress.get("share")) if run.state == "running" else None,
         "gold": grouping.change(scores, "gold"),
         "proxy": grouping.change(scores, "proxy"),
+        "tags": list(run.tags) or None,
         "age": None,
         "created": run.created,
         "in": naming.source(run),
@@ -129,7 +145,7 @@ def _percent(share: object) -> float | None:
 
 def _without_empty(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns that say nothing are left out: no run is running, none has a problem, all lie in one root."""
-    silent = [name for name in ("progress", "problem") if not (frame[name].notna() & (frame[name] != "")).any()]
+    silent = [name for name in ("tags", "progress", "problem") if name in frame if not (frame[name].notna() & (frame[name] != "")).any()]
     return frame.drop(columns=[*silent, *(["in"] if frame["in"].nunique() < 2 else [])])
 
 
@@ -171,6 +187,7 @@ def _columns() -> dict[str, Any]:
         "progress": column.ProgressColumn("progress", min_value=0, max_value=100, format="%.0f %%", width=110),
         "gold": column.NumberColumn("Δ gold", format="%+.3f", help=grouping.CHANGES["Δ gold"]),
         "proxy": column.NumberColumn("Δ proxy", format="%+.3f", help=grouping.CHANGES["Δ proxy"]),
+        "tags": column.ListColumn("tags", width="medium"),
         "age": column.DatetimeColumn("age", format="distance", timezone="UTC"),
         "created": column.DatetimeColumn("created (UTC)", format="YYYY-MM-DD HH:mm", timezone="UTC"),
         "in": column.TextColumn("in", help="the folder of runs that holds it"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from streamlit import config
 
-from app.server import library
+from app.server import files, library
 from app.server.theme import LOOPBACK
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:[0-9]{1,5})?")
@@ -39,7 +39,9 @@ class Guard:
             return
         reason = refusal(scope, self.names)
         if reason is None:
-            await self.app(scope, receive, _with_headers(send, _only(scope["headers"], b"host") or ""))
+            answer = _with_headers(send, _only(scope["headers"], b"host") or "")
+            if not await files.sent(scope, answer):
+                await self.app(scope, receive, answer)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": reason})  # before it is accepted: answered with 403
         else:
