@@ -93,7 +93,7 @@ def test_cautions_are_told(root: Path, show: Show) -> None:
     assert "means over runs of 2 configurations" in words_on(show(runs=["a", "b"]))
     older = recordings.load(root / "a")
     older = replace(older, updates=older.updates.assign(null_other_update=np.nan))
-    assert reported._cautions([older]) == ["Recorded before nulls were, so chance is the error of the sketches alone and too narrow: a."]
+    assert reported.cautions([older]) == ["Recorded before nulls were, so chance is the error of the sketches alone and too narrow: a."]
 
 
 def test_verdicts_of_a_large_recording_wait_until_they_are_asked_for(root: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,7 +302,7 @@ def test_a_comparison_is_reported_on_as_a_whole(capsys: pytest.CaptureFixture[st
     assert all(f"{label} " in text for label in report.QUESTIONS)
     assert text.startswith("25 runs: zopro: 5 seeds, mezo: 5 seeds, extrapolate: 5 seeds, rloo: 5 seeds, zopro_adaptive: 5 seeds\n")
     assert "zopro-s0" not in text
-    assert "recorded before nulls" not in text, "where there are no cosines, nothing can be wrong with their chance"
+    assert "Recorded before nulls" not in text, "where there are no cosines, nothing can be wrong with their chance"
     told = json.loads((tmp_path / "o" / "report.json").read_text())
     by = {row["label"]: row for row in told["verdicts"]}
     shipped = json.loads((ROOT / "data" / "recordings" / "comparison" / "comparison.json").read_text())["methods"]

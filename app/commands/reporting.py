@@ -19,7 +19,7 @@ from rich.text import Text
 from analysis import forecast, paper, recipes, report
 from analysis.evidence import Recording
 from app.commands.comparison import brief, clean
-from app.reading import recorded, recordings
+from app.reading import recorded, recordings, reported
 from app.reading.recorded import Recorded
 from interplay import __version__, disk
 from interplay.errors import ConfigError
@@ -54,6 +54,7 @@ def to_json(found: Sequence[Recording]) -> dict[str, Any]:
         "runs": [{"run": one.run, "method": one.method, "seed": one.seed, "group": one.group, "chance": _chance(one)} for one in found],
         "verdicts": [clean({**asdict(verdict), "question": verdict.question}) for verdict in verdicts],
         "forecast": [clean(_forecast(one)) for one in found],
+        "cautions": reported.cautions(found),
     }
 
 
@@ -112,7 +113,7 @@ def show(told: dict[str, Any], names: str) -> None:
         brief(console, told["methods"])
     for _, rows in itertools.groupby(told["verdicts"], key=lambda row: row["value"] is None):
         _verdicts(console, list(rows))
-    for line in [*_worths(told["forecast"]), *_cautions(told["runs"])]:
+    for line in [*_worths(told["forecast"]), *(f"note: {line}" for line in told["cautions"])]:
         console.print(Text(line))
 
 
@@ -137,12 +138,6 @@ def _worth(row: dict[str, Any]) -> str:
     start = "the recording cannot tell an alpha to start from" if alpha is None else f"an alpha to start from: {alpha:g}"
     gain = f"squared slope along ZOPrO's z {whole['gain']:.3g} [{whole['low']:.3g}, {whole['high']:.3g}] times that of isotropic noise"
     return f"forecast: {row['run']}: rho {whole['rho']:+.4f}, {gain} (alpha {row['alpha']}, an order of magnitude: docs/metrics.md); {start}"
-
-
-def _cautions(runs: Sequence[dict[str, Any]]) -> list[str]:
-    older = [one["run"] for one in runs if one["chance"] == _OLDER]
-    which = ", ".join(older) if len(older) < len(runs) else "all of these runs"
-    return [f"note: recorded before nulls were, so chance is the error of the sketches alone and too narrow: {which}"] if older else []
 
 
 def _write(place: Path, told: dict[str, Any], named: Sequence[Recorded]) -> None:

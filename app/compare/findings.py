@@ -145,7 +145,7 @@ def _costs(numbers: Comparison) -> None:
     config = {name: st.column_config.NumberColumn(format="localized") for name in ("forwards", "tokens")}
     st.dataframe(
         pd.DataFrame([_cost_line(row, str(first["method"]), gained) for row in numbers.methods]),
-        column_config=config | {"memory, GiB": st.column_config.NumberColumn(format="%.2f", help="most memory of the process; on a GPU, most allocated there")},
+        column_config=config | {"GiB": st.column_config.NumberColumn(format="%.2f", help="memory: most that the process had; on a GPU, most that was allocated there")},
         hide_index=True,
         width="stretch",
         placeholder="never",
@@ -163,7 +163,7 @@ def _about_times(first: str, gained: Sequence[str]) -> str:
 def _cost_line(row: Mapping[str, Any], first: str, gained: Sequence[str]) -> dict[str, Any]:
     times = {f"to {first}'s {judge}": _duration(row["seconds_to_first_method"][judge]) for judge in gained}
     spent = {"forwards": _whole(row["forwards"]), "tokens": _whole(row["tokens"]), "time": _duration(row["seconds"])}
-    return {"method": _named(row), **spent, "memory, GiB": row["peak_memory"] / _GIB, **times}
+    return {"method": _named(row), **spent, "GiB": row["peak_memory"] / _GIB, **times}
 
 
 def _whole(value: float) -> int | None:

@@ -57,7 +57,7 @@ def _tell(runs: tuple[tuple[Path, str | None], ...], versions: tuple[Any, ...]) 
         verdicts = tuple(report.report(found))
     except ValueError as error:
         raise ConfigError(f"these runs cannot be reported on together: {error}") from error
-    return Told(verdicts, tuple(_worth(one) for one in found), tuple(_cautions(found)))
+    return Told(verdicts, tuple(_worth(one) for one in found), tuple(cautions(found)))
 
 
 def _worth(one: Recording) -> Worth:
@@ -65,11 +65,12 @@ def _worth(one: Recording) -> Worth:
     return Worth(one.run, made, forecast.suggested_alpha(made), forecast.measured(one.metrics))
 
 
-def _cautions(found: Sequence[Recording]) -> list[str]:
+def cautions(found: Sequence[Recording]) -> list[str]:
     """What makes all numbers weaker than they look, one line each."""
     both = [one for one in found if one.policy is not None and one.reward is not None]
     older = [one.run for one in both if not one.has_nulls]
     first = [one for one in found if one.method.split(":")[0] in FIRST] or list(found)
     groups = len({one.group for one in first if len(one.updates)})
-    lines = [f"Recorded before nulls were, so chance is the error of the sketches alone and too narrow: {', '.join(older)}."] if older else []
+    which = "all of these runs" if len(older) == len(found) > 1 else ", ".join(older)
+    lines = [f"Recorded before nulls were, so chance is the error of the sketches alone and too narrow: {which}."] if older else []
     return lines + ([f"C1 to C3 are means over runs of {groups} configurations, which differ in more than their seeds."] if groups > 1 else [])
