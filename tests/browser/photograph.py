@@ -24,7 +24,7 @@ from tests.browser.conftest import CHROMIUM, QUIET, Watched
 WIDTH, SCALE = 1400, 1.5
 #: Name -> address, height in pixels, and how many charts must have been drawn.
 PAGES: Mapping[str, tuple[str, int, int]] = {
-    "runs": ("/?selected=rloo-chat-s0&selected=ppo-chat-s0", 1300, 1),
+    "runs": ("/?selected=rloo-chat-s0&smoothing=0.6&selected=ppo-chat-s0", 1300, 1),
     "replay": ("/replay?run=rloo-chat-s0&update=30", 1500, 7),
     "interplay": ("/interplay?run=rloo-chat-s0", 1250, 2),
     "train": ("/train?method=zopro", 1000, 0),
