@@ -64,12 +64,21 @@ class Verdict:
 def report(recordings: Sequence[Recording]) -> list[Verdict]:
     """C1 to C6 for runs of one kind (one configuration, any seeds, or the arms of one comparison)."""
     first = [recording for recording in recordings if _begins(recording.method, FIRST)] or list(recordings)
+    return [*_of_directions(first), *against(recordings)]
+
+
+def _of_directions(first: Sequence[Recording]) -> list[Verdict]:
+    """C1 to C3."""
+    if not any(len(recording.updates) for recording in first):
+        return [Verdict(label, "not enough evidence", _NO_UPDATES) for label in ("C1", "C2", "C3")]
     return [
         orthogonal([evidence.alignment(recording) for recording in first]),
         persistent([evidence.persistence(recording) for recording in first]),
         leading([evidence.lead(recording) for recording in first]),
-        *against(recordings),
     ]
+
+
+_NO_UPDATES = "These recordings hold no rows of updates, so nothing can be said of where they went."
 
 
 def _begins(method: str, names: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from app.compare import standings
 from app.export import wanted
 from app.reading import loading, naming
-from interplay import compare
+from interplay import compare, labels
 from interplay.compare import PLAN
 from interplay.config import RunConfig
 from interplay.reading import summarise
@@ -96,3 +96,14 @@ def test_pages_open_the_row_or_comparison_of_the_link(two: tuple[Path, Path], sh
 @pytest.mark.parametrize("name", ["../one/same", "same/../same/rloo-s0", "/same", "same/.hidden", "a/b/c/d/e", "\0", "one/", "two//rloo-s0"])
 def test_no_name_leads_out_of_its_folder(two: tuple[Path, Path], name: str) -> None:
     assert naming.places(name) == naming.places(name, PLAN) == naming.inside(name) == []
+
+
+def test_a_search_that_finds_nothing_says_what_may_be_wrong_with_it(tmp_path: Path) -> None:
+    path = Fabricated(tmp_path / "one", layers=1, k=8, updates_each=2).whole()
+    assert naming.hint([summarise(path)], "tag:final") == "No run has a tag yet."
+    labels.change(path, add=["My baseline!", "draft"])
+    runs = [summarise(path)]
+    assert naming.hint(runs, "tag:my") == 'No run has the tag my; there are: "My baseline!", draft.'
+    assert naming.search(runs, 'tag:"my baseline!"') == runs, "as the hint writes it"
+    assert naming.hint(runs, "foo:bar") == "No setting is called foo."
+    assert naming.hint(runs, "seed:99 words") == naming.hint(runs, "") == ""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.venues import VENUES, Width
 from app.reading import recorded
 from interplay import disk
-from interplay.errors import ConfigError, DataError, InterplayError, allowed, nearest
+from interplay.errors import ConfigError, DataError, InterplayError, StoreError, allowed, nearest
 
 if TYPE_CHECKING:  # pandas, plotly and matplotlib take seconds, and every command builds this one's arguments
     from analysis.spec import FigureSpec
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list()
     if arguments.about:
-        return _about(Path(arguments.about), Path(arguments.runs) if arguments.runs else None)
+        return _about(_file("--about", arguments.about), _folder(arguments.runs) if arguments.runs else None)
     from app.export import export
 
     out, kind = _target(arguments)
@@ -88,7 +88,7 @@ def _of_basket(arguments: argparse.Namespace) -> tuple[list[Panel], Size, list[R
 
     from app.export import export
 
-    items, venue, blind = export.read_basket(Path(arguments.basket))
+    items, venue, blind = export.read_basket(_file("--basket", arguments.basket))
     sized = [replace(item, width=arguments.width or item.width, height=arguments.height or item.height) for item in items]
     runs = [recorded.apart([one for word in item.runs for one in recorded.find(word, _root(arguments))]) for item in sized]
     panels = [export.wanted(item, own) for item, own in zip(sized, runs, strict=True)]
@@ -99,17 +99,22 @@ def _root(arguments: argparse.Namespace) -> Path:
     return Path(arguments.runs or "runs")
 
 
+_UNCOMPARED = "nothing was compared; --runs DIR says whether the runs there still give the same rows"
+
+
 def _about(path: Path, root: Path | None) -> int:
-    """What a file says of its figures, each in lines; with a folder of runs one line more: whether they still give it."""
+    """What a file says of its figures, each in lines; with a folder of runs one line more for each: whether they still give it."""
     from app.export import lines
 
-    content = lines.content_of(path)
+    content, zipped = lines.content_of(path), path.suffix.lower() == ".zip"
     for number, line in enumerate(lines.of(path.name, content)):
         told = [*line.text.split("; "), *([_checked(line, root, path.stat().st_mtime)] if root else [])]
-        if path.suffix.lower() == ".zip":
+        if zipped:
             print(*([""] if number else []), f"{line.file}:", sep="\n")
             told = [f"  {words}" for words in told]
         print("\n".join(told))
+    if root is None:
+        print(("\n" if zipped else "") + _UNCOMPARED)
     return 0
 
 
@@ -146,10 +151,14 @@ def _shown(value: Any) -> str:
 
 def _target(arguments: argparse.Namespace) -> tuple[Path, str]:
     """The file and its format, before anything is read."""
+    from analysis import recipes
+
     if arguments.basket and (arguments.name or arguments.settings):
         raise ConfigError(f"--basket is {arguments.basket!r}, which names figures, runs and settings; leave out NAME, RUN and --set")
     if not arguments.name and not arguments.basket:
         raise ConfigError("NAME is missing; `interplay figure --list` shows what there is")
+    if arguments.name:
+        recipes.find(arguments.name)  # a mistyped name is told first
     if not arguments.out:
         raise ConfigError("--out is missing; name the file to write, such as --out figure.pdf")
     out = Path(arguments.out)
@@ -160,6 +169,26 @@ def _target(arguments: argparse.Namespace) -> tuple[Path, str]:
     if arguments.height is not None and not 0.5 <= arguments.height <= 20:
         raise ConfigError(f"--height is {arguments.height}; it must be between 0.5 and 20 inches")
     return out, kind
+
+
+def _file(flag: str, word: str) -> Path:
+    """A file to read. Raises `StoreError` if it is not there, or is a folder."""
+    path = Path(word)
+    with disk.explained(path, "cannot be read"):
+        wrong = "it is a folder" if path.is_dir() else "" if path.exists() else "there is no such file"
+    if wrong:
+        raise StoreError(f"{flag} is {word!r}, which cannot be read: {wrong}")
+    return path
+
+
+def _folder(word: str) -> Path:
+    """The folder of runs that was typed. Raises `StoreError` if it is not there."""
+    path = Path(word)
+    with disk.explained(path, "cannot be read"):
+        there = path.is_dir()
+    if not there:
+        raise StoreError(f"--runs is {word!r}, but there is no such folder; name the one that holds the runs")
+    return path
 
 
 def _pairs(words: list[str] | tuple[str, ...]) -> Mapping[str, str]:

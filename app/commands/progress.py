@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 Reporter = Callable[[str, float, Mapping[str, float]], None]
+_LONGEST = 100 * 86_400  # seconds; beyond, nobody counts hours
 
 
 @contextmanager
@@ -60,8 +61,16 @@ def scores(metrics: Mapping[str, float]) -> str:
     return "  ".join([*words, *([f"{duration(metrics['left'])} left"] if "left" in metrics else [])])
 
 
+def about(seconds: float) -> str:
+    """`about 12 min`, `more than 100 days`."""
+    words = duration(seconds)
+    return words if seconds > _LONGEST else f"about {words}"
+
+
 def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 05 min`."""
+    """`45 s`, `12 min`, `3 h 05 min`, `more than 100 days`."""
+    if seconds > _LONGEST:
+        return f"more than {_LONGEST // 86_400} days"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

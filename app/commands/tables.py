@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.reading import recorded
 from interplay import __version__, labels
 from interplay.config import RunConfig
-from interplay.errors import ConfigError, StoreError, nearest
+from interplay.errors import ConfigError
 from interplay.store import Runs, RunStore
 
 #: What `runs --json` tells of each run, beside its path.
@@ -86,9 +87,8 @@ def _open(name: str, root: Path) -> RunStore:
     path = Path(name)
     if (path / "run.json").is_file():
         return RunStore.open(path)
-    known = [row.run for row in Runs(root).list()]
-    if name not in known:
-        raise StoreError(f"run is {name!r}, but there is no such run in {root}{nearest(name, known)}; `interplay runs --runs {root}` lists them")
+    if name not in [row.run for row in Runs(root).list()]:
+        raise recorded.unknown(name, root)
     return Runs(root).open(name)
 
 

@@ -145,7 +145,7 @@ def _costs(numbers: Comparison) -> None:
     config = {name: st.column_config.NumberColumn(format="localized") for name in ("forwards", "tokens")}
     st.dataframe(
         pd.DataFrame([_cost_line(row, str(first["method"]), gained) for row in numbers.methods]),
-        column_config=config | {"GiB": st.column_config.NumberColumn(format="%.2f", help="memory: most that the process had; on a GPU, most that was allocated there")},
+        column_config=config | {"GiB": st.column_config.NumberColumn(format="%.2f", help="most memory of the process; on a GPU, most allocated there")},
         hide_index=True,
         width="stretch",
         placeholder="never",

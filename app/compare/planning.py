@@ -24,7 +24,7 @@ import psutil
 from app import cli
 from app.commands import engine
 from app.commands.engine import Answer
-from app.commands.progress import duration
+from app.commands.progress import about
 from app.compare.standings import RowNow
 from interplay import compare
 from interplay.compare import BUDGET, CONTROLS, SAME, WARM, Plan, Row
@@ -269,7 +269,7 @@ class Time:
         if self.seconds is None:
             return f"unknown: no finished row of {', '.join(self.unknown)} with this budget is recorded from a machine like this one"
         where = "this machine" if self.here else "a machine like this one"
-        return f"about {duration(self.seconds)}, by {self.rests_on} earlier row{'s' if self.rests_on > 1 else ''} with this budget on {where}"
+        return f"{about(self.seconds)}, by {self.rests_on} earlier row{'s' if self.rests_on > 1 else ''} with this budget on {where}"
 
 
 def forecast(plan: Plan, earlier: Iterable[RowNow], gpus: Sequence[str], devices: int = 1) -> Time:

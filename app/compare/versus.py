@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def pick(entries: Sequence[Entry], known: Sequence[Job]) -> Entry | None:
     asked = st.query_params.get("out", "")
     linked = standings.find(asked, entries)
     if not entries:
-        widgets.nothing(f"There is no comparison in {', '.join(map(str, standings.roots(home())))}. This makes one:", "interplay compare --methods zopro,rloo")
+        command = shlex.join(["interplay", "compare", "--methods", "zopro,rloo", "--out", str(home() / "compare")])
+        widgets.nothing(f"There is no comparison in {', '.join(map(str, standings.roots(home())))}. This makes one:", command)
         return None
     frame = pd.DataFrame([_entry_line(entry, standings.job_of(entry, known)) for entry in entries])
     event = st.dataframe(

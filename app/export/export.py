@@ -209,7 +209,7 @@ Each figure is here as
   .csv  all rows behind it
   .tex  its main numbers as a table; needs \\usepackage{{booktabs}}
   .json all of it: rows, axes, caption, origin
-The metadata of each file name its runs, the hash of its rows and of the whole figure{commit}: interplay figure --about FILE
+The metadata of each file but .csv name its runs, the hash of its rows and of the whole figure{commit}: interplay figure --about FILE
 
 To draw them again from the .json files, to the same bytes: python redraw.py
 To draw them again from the runs, in the folder that holds those: the commands below, or

@@ -19,6 +19,8 @@ _STRING = rb"[^\\()]*(?:\\.[^\\()]*)*"  # between the brackets of a PDF string
 _STRINGS = re.compile(rb"\((" + _STRING + rb")\)", re.DOTALL)
 _KEYWORDS = b"/Keywords ("
 _KEY = re.compile(rb'"about"\s*:\s*(?="figure )')
+#: The kind of file that holds the numbers of a figure, and no line.
+ROWS = "csv"
 #: Letters of a line; bytes in which it is looked for, since PDF takes two for a letter and JSON up to six; pieces of a PNG before it.
 _LONGEST, _FAR, _PIECES = 2**16, 2**19, 100_000
 
@@ -28,8 +30,15 @@ def about(name: str, content: bytes) -> str:
     suffix = name.rpartition(".")[2].lower()
     found = _ABOUT[suffix](content) if suffix in _ABOUT else None
     if not found or not found.startswith("figure ") or not found.isprintable() or len(found) > _LONGEST:
-        raise DataError(f"{name} does not say which runs it shows; give a {', '.join(f'.{kind}' for kind in _ABOUT)} file that Interplay drew")
+        raise DataError(f"{name} does not say which runs it shows{_instead(suffix)}")
     return found
+
+
+def _instead(suffix: str) -> str:
+    kinds = ", ".join(f".{kind}" for kind in _ABOUT)
+    if suffix == ROWS:
+        return f", because a CSV holds numbers only; give another file of the same figure: {kinds}, or the .zip"
+    return f"; give a {kinds} file that Interplay drew, or a .zip of them"
 
 
 def _of_pdf(content: bytes) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from app.export import back, basket, lines, wanted
+from app.export import back, basket, inside, lines, wanted
 from app.export.back import Finding, Here, Origin
 from app.export.lines import Line
 from app.interplay import address
@@ -31,6 +31,7 @@ _LOOKS: dict[str, tuple[str, str, Any]] = {
     "unknown": ("not known", ":material/help:", "red"),
     "anonymous": ("names hidden", ":material/visibility_off:", "gray"),
     "foreign": ("not ours", ":material/block:", "gray"),
+    "bare": ("numbers only", ":material/csv:", "gray"),
 }
 _WHAT = (
     "Files that Interplay drew say which runs they show. The runs here are drawn again and compared with them. A file stays in this session's memory; "
@@ -42,7 +43,7 @@ def figures() -> None:
     """Files from the browser's machine, and what became of each figure in them."""
     with st.expander("Open a figure", icon=":material/upload_file:", key="opening"):
         st.caption(_WHAT)
-        files = st.file_uploader("Files of figures", list(lines.KINDS), accept_multiple_files=True, key="opened", label_visibility="collapsed")
+        files = st.file_uploader("Files of figures", [*lines.KINDS, inside.ROWS], accept_multiple_files=True, key="opened", label_visibility="collapsed")
         found = [(file, line) for file in files for line in _lines(file)]
         for file, line in found[: wanted.MOST]:
             _one(file, line)
@@ -71,7 +72,7 @@ def _one(file: UploadedFile, line: Line | DataError) -> None:
     except DataError as reason:
         with st.container(border=True, gap="xsmall"):
             st.markdown(f"**{widgets.escape(file.name)}**")
-            _said("foreign", str(reason))
+            _said("bare" if file.name.lower().endswith(f".{inside.ROWS}") else "foreign", str(reason))
         return
     with st.container(border=True, gap="xsmall"):
         _origin(file.name, origin, f"{file.file_id}-{origin.file}")

@@ -22,6 +22,7 @@ from app.reading import loading, naming, recorded
 from app.reading.recorded import Recorded
 from app.runs import grouping
 from interplay.errors import InterplayError
+from interplay.reading import summarise
 from interplay.records import STREAMS
 from interplay.store import RunSummary
 
@@ -115,7 +116,7 @@ def choose(runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> Choice:
     meant = {name: _known(name, runs, options) for name in held or [other] if name}
     known, missing = [name for name in meant.values() if name], [name for name, found in meant.items() if not found]
     if "runs" not in st.session_state:
-        known = known if meant else [_default(runs, options)]
+        known = known if meant else [options[loading.to_show(runs)]]
         st.query_params["runs"] = known
     if known != st.session_state.get("runs"):  # an older link, or a run has gone
         st.session_state["runs"] = known[:MOST_RUNS]
@@ -131,6 +132,7 @@ def choose(runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> Choice:
         args=("runs",),
     )
     widgets.lost("runs", missing)
+    widgets.at_work(runs, picked)
     return chosen(picked, runs, comparisons)
 
 
@@ -143,11 +145,6 @@ def _with_rows(runs: Sequence[RunSummary], names: Sequence[str]) -> list[RunSumm
     """The runs, and those rows of comparisons that are asked for by name (`COMPARISON/ROW`)."""
     found = [*runs, *(row for name in names for row in naming.inside(name))]
     return list({Path(one.path).resolve(): one for one in found}.values())
-
-
-def _default(runs: Sequence[RunSummary], options: Sequence[str]) -> str:
-    """The newest run that can be read."""
-    return next((name for name, one in zip(options, runs, strict=False) if one.state != "unreadable"), options[0])
 
 
 def chosen(names: Sequence[str], runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> Choice:
@@ -296,7 +293,8 @@ def panel(tile: Tile, runs: Sequence[Recorded]) -> None:
             _absent(tile.name.replace("_", " ").capitalize(), told, f"Not drawn: {reason}.")
             return
         if spec.empty:
-            _absent(spec.title, told, explain.reading(spec))
+            yet = any(loading.live(summarise(one.path)) for one in runs)
+            _absent(spec.title, told, explain.reading(spec).replace("Not recorded:", "Not recorded yet:" if yet else "Not recorded:", 1))
             return
         _headed(spec.title, told)
         widgets.chart(spec, f"chart-{tile.key}", height=_HEIGHTS.get(tile.name, 300), own_caption=False, titled=False)

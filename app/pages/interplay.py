@@ -61,12 +61,13 @@ def _weighed(choice: Choice) -> None:
 
 def page() -> None:
     runs, comparisons = loading.summaries(), standings.entries(loading.roots())
-    if not runs and not comparisons:
+    with widgets.title("Interplay", "Do policy and reward model move together? Layer by layer, against what chance would give."):
+        choice = explorer.choose(runs, comparisons) if runs or comparisons else None
+        if choice is not None:
+            explorer.offer(explorer.siblings(choice, runs))
+    if choice is None:
         widgets.no_runs()
         return
-    with widgets.title("Interplay", "Do policy and reward model move together? Layer by layer, against what chance would give."):
-        choice = explorer.choose(runs, comparisons)
-        explorer.offer(explorer.siblings(choice, runs))
     if not choice.runs:
         explorer.none(choice)
         return

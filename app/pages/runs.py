@@ -37,7 +37,7 @@ def show_runs(found: Sequence[RunSummary], runs: Sequence[RunSummary], tags: Seq
     """The runs that were searched for, each or by configuration, and what is selected."""
     named = dict(zip([run.path for run in runs], naming.names(runs), strict=True))
     if not found:
-        widgets.nothing("No run matches the search and the filters.")
+        widgets.nothing(f"No run matches the search and the filters. {naming.hint(runs, st.session_state.get('q') or '')}".strip())
     elif st.session_state.get("show") == "configurations":
         show_configurations(found, named, tags)
     else:

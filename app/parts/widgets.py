@@ -68,7 +68,7 @@ def pick_run(runs: Sequence[RunSummary]) -> RunSummary | None:
     if not names:
         return None
     wanted = st.session_state.get("run") or st.query_params.get("run") or next(iter(st.session_state.get("_lost-run", ())), None)
-    full = naming.full_name(wanted, runs) if wanted else names[0]
+    full = naming.full_name(wanted, runs) if wanted else names[loading.to_show(runs)]
     if full not in (None, wanted):  # the first visit, an old link, or a name that two runs have now
         if "run" not in st.session_state:
             st.query_params["run"] = full
@@ -78,7 +78,16 @@ def pick_run(runs: Sequence[RunSummary]) -> RunSummary | None:
         "Run", names, index=None, required=True, key="run", bind="query-params", label_visibility="collapsed", on_change=found_again, args=("run",)
     )
     lost("run", [] if full or chosen else [str(wanted)])
+    at_work(runs, [chosen] if chosen else [])
     return naming.find(chosen, list(runs)) if chosen else None
+
+
+def at_work(runs: Sequence[RunSummary], shown: Sequence[str]) -> None:
+    """Name the newest run that is at work and not shown: what it does can be watched."""
+    for name, one in zip(naming.names(runs), runs, strict=True):
+        if one.state == "running" and name not in shown:
+            st.caption(escape(f"At work: {name}. Choose it above to watch it."))
+            return
 
 
 def lost(key: str, names: Sequence[str], kind: str = "run") -> None:

@@ -81,6 +81,16 @@ def live(summary: RunSummary) -> bool:
     return summary.state not in END_STATES and summary.state != "unreadable"
 
 
+def warming_up(summary: RunSummary) -> bool:
+    """Whether a live run of the engine's is still at its first reward model: its policy has not moved, so that there is little to see."""
+    return live(summary) and "doing" in summary.progress and "reward" not in summary.progress
+
+
+def to_show(summaries: Sequence[RunSummary]) -> int:
+    """Which of these, newest first, is shown where none is asked for: the newest with something to see, if there is any."""
+    return next((place for place, one in enumerate(summaries) if one.state != "unreadable" and not warming_up(one)), 0)
+
+
 @dataclass
 class Feed:
     """One run's streams as far as they have been read. `refresh` appends; `frame` is pandas of what is there."""

@@ -119,13 +119,30 @@ def find(name: str, among: Sequence[RunSummary]) -> RunSummary:
 
 def search(runs: list[RunSummary], words: str) -> list[RunSummary]:
     """Runs that contain all the words in name, state, method, task, seed, tags or note; `FIELD:VALUE,VALUE` asks for a setting, `tag:` or `in:` (the root)."""
-    fields = {"state", "in", "tag", *(str(key).lower() for run in runs for key in run.config)}
+    fields = _fields(runs)
     return [run for run in runs if all(_holds(run, word, fields) for word in asked(words))]
 
 
 def asked(words: str) -> list[str]:
     """What a search asks for, in small letters: word by word, but `tag:"needs review"` is one."""
     return [word.replace('"', "") for word in re.findall(r'(?:"[^"]*"|[^\s"])+', words.lower())]
+
+
+def hint(runs: Sequence[RunSummary], words: str) -> str:
+    """What is wrong with a search that finds nothing, as far as that can be told: a tag or a setting that no run has."""
+    fields = _fields(runs)
+    for word in asked(words):
+        field, colon, value = word.partition(":")
+        if colon and field not in fields and not any(_holds(run, word, fields) for run in runs):
+            return f"No setting is called {field}."
+        if colon and field == "tag" and not any(_holds(run, word, fields) for run in runs):
+            tags = [f'"{tag}"' if " " in tag else tag for tag in labels.unique(tag for run in runs for tag in run.tags)]
+            return f"No run has the tag {value}; there are: {', '.join(tags)}." if tags else "No run has a tag yet."
+    return ""
+
+
+def _fields(runs: Sequence[RunSummary]) -> set[str]:
+    return {"state", "in", "tag", *(str(key).lower() for run in runs for key in run.config)}
 
 
 def _holds(run: RunSummary, word: str, fields: set[str]) -> bool:

@@ -153,7 +153,7 @@ def find(word: str, root: Path) -> list[Recorded]:
             return [at(path)]
         if rows := of_comparison(path):
             return rows
-    raise _unknown(word, root)
+    raise unknown(word, root)
 
 
 def folder(word: str, root: Path) -> Path:
@@ -161,12 +161,22 @@ def folder(word: str, root: Path) -> Path:
     for path in (Path(word), root / word):
         if (path / RUN).is_file():
             return path
-    raise _unknown(word, root)
+    raise unknown(word, root)
 
 
-def _unknown(word: str, root: Path) -> StoreError:
-    known = [row.run for row in Runs(root).list()]
-    return StoreError(f"run is {word!r}, but there is no such run in {root}{nearest(word, known)}; `interplay runs --runs {root}` lists them")
+def unknown(word: str, root: Path) -> StoreError:
+    """What to say of a word that means no run: the nearest name where it would be."""
+    place = _place(word, root)
+    if not place.is_dir():
+        return StoreError(f"run is {word!r}, but there is no folder {place}; give the folder of a run, or the name of one in --runs")
+    known = [row.run for row in Runs(place).list()]
+    return StoreError(f"run is {word!r}, but there is no such run in {place}{nearest(Path(word).name, known)}; `interplay runs --runs {place}` lists them")
+
+
+def _place(word: str, root: Path) -> Path:
+    """Where the run would be: beside the last part of a path, and in `root` if it is a name."""
+    above = Path(word).parent
+    return root if above == Path() else next((place for place in (above, root / above) if place.is_dir()), above)
 
 
 def of_comparison(path: Path) -> list[Recorded]:

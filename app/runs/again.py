@@ -29,9 +29,9 @@ def early(run: RunSummary) -> bool:
 
 
 def whence(path: Path) -> str:
-    """What Resume does: `goes on after iteration 2`."""
+    """What Resume does: `goes on after iteration 2; what came after it is done again`."""
     last = next((number for number in kept.numbers(path / kept.FOLDER) if kept.complete(kept.place(path, number))), None)
-    return "begins anew, because no iteration was complete" if last is None else f"goes on after iteration {last}"
+    return "begins anew, because no iteration was complete" if last is None else f"goes on after iteration {last}; what came after it is done again"
 
 
 def resume_button(run: RunSummary, key: str) -> bool:

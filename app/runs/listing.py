@@ -113,7 +113,11 @@ def run_table(runs: Sequence[RunSummary], named: Mapping[Path, str], key: str = 
     frame["created"] = frame["age"] = pd.to_datetime(frame["created"], utc=True, errors="coerce", format="ISO8601")
     names = [named[run.path] for run in runs]
     wanted = [naming.full_name(name, runs) or name for name in st.query_params.get_all(key)]
+    gone = [name for name in wanted if name not in named.values()]
     picked = _picked(_without_empty(frame), [place for place, name in enumerate(names) if name in wanted], key, names, alt)
+    if picked:
+        widgets.found_again(key)
+    widgets.lost(key, gone)
     return [runs[place] for place in picked]
 
 

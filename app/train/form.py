@@ -23,6 +23,7 @@ from interplay import kept
 from interplay.config import INHERITED, RunConfig, plain
 from interplay.errors import ConfigError, StoreError, allowed
 from interplay.reading import RUN, read_info
+from interplay.settings import check
 
 #: What most runs differ in: always visible, one list for each column.
 FIRST = (("method", "task"), ("seed", "iterations", "updates"), ("reward", "model", "data"))
@@ -220,7 +221,7 @@ def show(named: Sequence[MethodChoice], below_data: Callable[[], None], first: A
         values["settings"] = _own(own)
     st.session_state["_form_keys"] = {control.key: control.start for control in (*_config_controls({}, methods).values(), *own)}
     seeds = str(values.pop("seed"))
-    return Filled({**values, "start_from": start.path}, seeds, start.inherited, start.problem)
+    return Filled({**values, "start_from": start.path}, seeds, start.inherited, start.problem or _own_problem(own, values["settings"]))
 
 
 def reset() -> None:
@@ -313,6 +314,16 @@ def _own(controls: Sequence[Control]) -> dict[str, Any]:
     return {control.name: values[control.name] for control in controls if values[control.name] != control.default}
 
 
+def _own_problem(controls: Iterable[Control], values: Mapping[str, Any]) -> str | None:
+    """What is wrong with settings of the method's own, in the words of the command line; `RunConfig` leaves those to the engine."""
+    try:
+        for control in controls:
+            check(f"--set {control.name}", values.get(control.name), vars(control))
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def _refuse_links(methods: Mapping[str, MethodChoice]) -> None:
     """Once for each session, before anything is drawn: what the link says and may not is taken out of it, and said."""
     if st.session_state.get("_form_checked"):
@@ -372,12 +383,11 @@ def _typed(control: Control, common: Mapping[str, Any]) -> str | None:
 
 
 def _number(control: Control, common: Mapping[str, Any]) -> float | int | None:
+    """Without bounds: a browser would keep a number outside of them to itself, and the run would start with the one before."""
     kind: Any = int if control.kind == "int" else float
-    low = control.low if control.low is not None else control.above
-    bounds: dict[str, Any] = {"min_value": None if low is None else kind(low), "max_value": None if control.high is None else kind(control.high)}
     value: Any = None if control.default is None else kind(control.default)
     shape: dict[str, Any] = {"step": 1} if kind is int else {"step": _step(control.default), "format": "%g"}
-    found: float | int | None = st.number_input(control.label, value=value, placeholder=control.unset, **bounds, **shape, **common)
+    found: float | int | None = st.number_input(control.label, value=value, placeholder=control.unset, **shape, **common)
     return found if found is None or kind is int else float(f"{found:.12g}")  # 0.1 + 0.2 is 0.3 to a person
 
 

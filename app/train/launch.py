@@ -211,10 +211,10 @@ def _wrong_model(name: str, argument: str) -> str | None:
 
 
 def start_row(made: Order | None, lines: Sequence[Line], wrong: Sequence[str]) -> None:
-    """Start, reset, and what the start would cost in a word each. Nothing starts while something is `wrong` with what it would read."""
+    """Start, reset, and what the start would cost in a word each. Nothing starts onto a disk too small, or with something `wrong` in what it would read."""
     reason, engine = refusal(), catalogue.engine_installed()
     runs = len(made.configs) if made else 1
-    can = made is not None and engine and not reason and not wrong
+    can = made is not None and engine and not reason and not wrong and not any(map(_forbids, lines))
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         pressed = st.button(f"Start {runs} runs" if runs > 1 else "Start", type="primary", icon=":material/play_arrow:", disabled=not can, key="start")
         st.button("Reset", icon=":material/restart_alt:", on_click=form.reset, key="reset", help="every setting back to its default")
@@ -225,13 +225,19 @@ def start_row(made: Order | None, lines: Sequence[Line], wrong: Sequence[str]) -
         _start(made)
 
 
+def _forbids(need: Line) -> bool:
+    """What memory takes is an estimate that may be tried; a disk that fills up ends the run, and whatever else writes there."""
+    return need.what == "Disk" and need.fits is False
+
+
 def _warnings(lines: Sequence[Line], wrong: Sequence[str], reason: str | None, engine: bool) -> None:
     """Why Start is off, and what would not fit."""
     for line in wrong:
         st.error(widgets.escape(line), icon=":material/error:")
     for need in lines:
         if need.fits is False:
-            st.error(widgets.escape(f"{need.what} will not suffice: {need.text}. {need.remedy}"), icon=":material/error:")
+            off = ", so Start is off" if _forbids(need) else ""
+            st.error(widgets.escape(f"{need.what} will not suffice{off}: {need.text}. {need.remedy}"), icon=":material/error:")
     if reason:
         st.info(reason, icon=":material/lock:")
     elif not engine:

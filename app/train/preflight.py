@@ -22,7 +22,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.commands.progress import duration
+from app.commands.progress import about
 from app.queue import queueing
 from app.reading import loading
 from interplay.compare import PLAN
@@ -240,14 +240,23 @@ def disk(config: RunConfig, runs: int, here: Machine, among: Sequence[Seen]) -> 
         return Line("Disk", f"unknown, {size(here.disk)} free", from_rows)
     need = ((recorded or 0.0) + (kept or 0.0)) * runs
     whole = recorded is not None and kept is not None
-    remedy = "Use --keep-checkpoints last, a smaller --sketch, fewer --iterations, or free some space."
     return Line(
         "Disk",
         f"{'about' if whole else 'at least'} {size(need)} {free}",
         f"{from_rows}; {from_weights}",
         need <= here.disk if whole or need > here.disk else None,
-        remedy,
+        _relief(config, runs, (recorded or 0.0) > (kept or 0.0)),
     )
+
+
+def _relief(config: RunConfig, runs: int, recorded: bool) -> str:
+    """What to do, the settings first that most of it comes from: recordings, or else checkpoints."""
+    planned = updates(config)
+    fewer = "--reward-updates" if planned["reward"] > planned["policy"] else "--updates"
+    checkpoints = "--keep-checkpoints last, fewer" if config.keep_checkpoints == "all" else "a smaller --lora-rank, fewer"
+    ways = f"fewer {fewer} or --iterations, a smaller --sketch" if recorded else f"{checkpoints} --iterations"
+    seeds = ", fewer seeds" if runs > 1 else ""
+    return f"Most of it is {'recordings' if recorded else 'checkpoints'}: use {ways}{seeds}, or free some space."
 
 
 def updates(config: RunConfig) -> dict[str, int]:
@@ -305,8 +314,8 @@ def time(config: RunConfig, runs: int, here: Machine, among: Sequence[Seen]) -> 
     each = count * pace
     told = f"{count} updates at {pace:.3g} s, as in {alike[0].run}{' here' if own else ', on another machine'}{_other(differing)}"
     slots = max(1, len(here.gpus)) if device == "cuda" else 1
-    total = duration(each * -(-runs // slots)) + (f" for {runs} runs" if runs > 1 else "")
-    return Line("Time", f"{where}: about {total}" if own else f"{where}: unknown, {total} on another machine", told)
+    total = about(each * -(-runs // slots)) + (f" for {runs} runs" if runs > 1 else "")
+    return Line("Time", f"{where}: {total}" if own else f"{where}: unknown, {total.removeprefix('about ')} on another machine", told)
 
 
 def _roles(one: Seen) -> set[str]:
@@ -314,5 +323,8 @@ def _roles(one: Seen) -> set[str]:
 
 
 def size(count: float) -> str:
-    """`0.3 MiB`, `512 MiB`, `3.4 GiB`."""
+    """`0.3 MiB`, `512 MiB`, `3.4 GiB`, `1.5 TiB`, `1,234.5 PiB`."""
+    for unit, whole in (("PiB", 2**50), ("TiB", 2**40)):
+        if count >= whole:
+            return f"{count / whole:,.1f} {unit}"
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.{count < 10 * 2**20:d}f} MiB"

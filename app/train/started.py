@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
-from app.commands.progress import duration
+from app.commands.progress import about
 from app.parts import widgets
 from app.queue import jobs
 from app.reading import loading
@@ -19,15 +22,18 @@ from interplay.store import RunSummary
 
 MOST_JOBS = 10
 TAIL_LINES = 20
+#: For each job that goes on with a run, what the run said before it: its own process repeats that until it has something to say.
+_EARLIER: dict[str, Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True)
 class Run:
-    """The run of a job, as far as it is on disk. `left` is in seconds."""
+    """The run of a job, as far as it is on disk. `left` is in seconds; `silent` while what it says is still that of an earlier attempt."""
 
     summary: RunSummary
     share: float | None
     left: float | None
+    silent: bool = False
 
 
 def show() -> None:
@@ -76,8 +82,10 @@ def _job_progress(job: jobs.Job, run: Run | None, place: int, newest: bool) -> N
         st.text(f"number {place} in the queue; it starts when a device is free")
     elif not job.ended and run is None:
         st.progress(0.0, "loading")
+    elif not job.ended and run and run.silent:
+        st.progress(0.0, "starting")
     elif not job.ended and run:
-        left = f", about {duration(run.left)} left" if run.left is not None else ""
+        left = f", {about(run.left)} left" if run.left is not None else ""
         st.progress(run.share or 0.0, widgets.escape(widgets.progress_words(run.summary.progress) + left))
     elif newest and run and run.summary.state != "finished":
         at = f" at {run.share:.0%}" if run.share is not None else ""
@@ -104,7 +112,15 @@ def _run_of(job: jobs.Job) -> Run | None:
     share = status.progress.get("share")
     share = min(max(float(share), 0.0), 1.0) if isinstance(share, int | float) and share == share else None
     summary = RunSummary(job.folder.name, job.folder, status.shown(), created=info.created, progress=status.progress, config=info.config)
-    return Run(summary, share, _left(status, share, "--resume" in job.argv))
+    return Run(summary, share, _left(status, share, "--resume" in job.argv), not job.ended and _silent(job, status))
+
+
+def _silent(job: jobs.Job, status: Status) -> bool:
+    """Whether the job itself has told nothing of its run yet: it is loading, and the progress on disk is that of an earlier attempt."""
+    if status.heartbeat < job.started or (status.ended or math.inf) < job.started:
+        _EARLIER[job.id] = status.progress
+        return True
+    return _EARLIER.get(job.id) == status.progress
 
 
 def _left(status: Status, share: float | None, resumed: bool) -> float | None:

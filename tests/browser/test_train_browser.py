@@ -66,7 +66,9 @@ def test_a_run_is_stopped_and_resumed_to_its_end(tabs: Tabs, workshop: Workshop,
         await_state(stopped, "stopping")
         assert stopped.get_by_role("button", name="Stop").count() == 0
     await_state(stopped, "stopped")
-    stopped.get_by_text(re.compile(r"^run interrupted at \d+%; Resume goes on after iteration \d+$")).wait_for(timeout=PATIENCE_MS)
+    stopped.get_by_text(re.compile(r"^run interrupted at \d+%; Resume goes on after iteration \d+; what came after it is done again$")).wait_for(
+        timeout=PATIENCE_MS
+    )
     stopped.get_by_role("button", name="Resume").click()
     resumed = cards(page).filter(has_text=f"{job.run.name}, resumed")
     await_state(resumed, "finished")
