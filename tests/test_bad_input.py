@@ -188,7 +188,7 @@ def test_a_taken_port(workplace: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["trian"], ["unknown command 'trian'", "did you mean 'train'", "allowed: compare, dash, env, figure, import, methods, report, runs, show, train"]),
+        (["trian"], ["unknown command 'trian'", "did you mean 'train'", "allowed: compare, dash, env, figure, import, methods, report, runs, show, tag, train"]),
         ([], ["COMMAND", "--help"]),
         pytest.param(["train", "--lerning-rate", "1"], ["unknown argument '--lerning-rate'", "did you mean '--learning-rate'"]),
         pytest.param(["runs", "--jsn"], ["unknown argument '--jsn'", "did you mean '--json'"]),
@@ -198,7 +198,7 @@ def test_a_taken_port(workplace: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["dash", "--port", "high"], ["--port", "'high'"]),
         pytest.param(["dash", "--port", "99999"], ["--port is 99999", "65535"]),
         (["methods", "rlo"], ["method is 'rlo'", "did you mean 'rloo'", "allowed: "]),
-        (["show", "nothing"], ["run is 'nothing'", "`interplay runs --runs runs` lists them"]),
+        (["show", "nothing"], ["run is 'nothing'", "there is no folder runs", "name of one in --runs"]),
         (["show"], ["RUN", "--help"]),
     ],
 )
