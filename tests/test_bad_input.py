@@ -188,7 +188,10 @@ def test_a_taken_port(workplace: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["trian"], ["unknown command 'trian'", "did you mean 'train'", "allowed: compare, dash, env, figure, import, methods, report, runs, show, tag, train"]),
+        (
+            ["trian"],
+            ["unknown command 'trian'", "did you mean 'train'", "allowed: compare, dash, env, figure, import, methods, report, runs, show, tag, train"],
+        ),
         ([], ["COMMAND", "--help"]),
         pytest.param(["train", "--lerning-rate", "1"], ["unknown argument '--lerning-rate'", "did you mean '--learning-rate'"]),
         pytest.param(["runs", "--jsn"], ["unknown argument '--jsn'", "did you mean '--json'"]),
