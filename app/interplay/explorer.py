@@ -132,7 +132,7 @@ def choose(runs: Sequence[RunSummary], comparisons: Sequence[Entry]) -> Choice:
         args=("runs",),
     )
     widgets.lost("runs", missing)
-    widgets.at_work(runs, picked)
+    widgets.at_work(runs, names, picked)
     return chosen(picked, runs, comparisons)
 
 

@@ -78,13 +78,13 @@ def pick_run(runs: Sequence[RunSummary]) -> RunSummary | None:
         "Run", names, index=None, required=True, key="run", bind="query-params", label_visibility="collapsed", on_change=found_again, args=("run",)
     )
     lost("run", [] if full or chosen else [str(wanted)])
-    at_work(runs, [chosen] if chosen else [])
+    at_work(runs, names, [chosen] if chosen else [])
     return naming.find(chosen, list(runs)) if chosen else None
 
 
-def at_work(runs: Sequence[RunSummary], shown: Sequence[str]) -> None:
-    """Name the newest run that is at work and not shown: what it does can be watched."""
-    for name, one in zip(naming.names(runs), runs, strict=True):
+def at_work(runs: Sequence[RunSummary], names: Sequence[str], shown: Sequence[str]) -> None:
+    """Name the newest of these runs that is at work and not shown: what it does can be watched."""
+    for name, one in zip(names, runs, strict=True):
         if one.state == "running" and name not in shown:
             st.caption(escape(f"At work: {name}. Choose it above to watch it."))
             return

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.reading.loading import roots
+from app.reading.recorded import distinct
 from interplay import labels
 from interplay.compare import PLAN
 from interplay.errors import StoreError
@@ -25,13 +26,7 @@ _LONGEST = 255  # bytes in the name of a folder, on the usual disks
 def root_names() -> dict[Path, str]:
     """What each root is called: the end of its path, as long as it takes to tell the roots apart."""
     found = roots()
-    return {root: next(name for name in _ends_of(root) if sum(name in _ends_of(other) for other in found) == 1) for root in found}
-
-
-def _ends_of(path: Path) -> list[str]:
-    """`/data/me/runs` -> `runs`, `me/runs`, `data/me/runs`, and the whole."""
-    parts = path.parts[1:]
-    return ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)] + [str(path)]
+    return dict(zip(found, distinct(found), strict=True))
 
 
 # --- from a folder to its name -----------------------------------------------------------------
@@ -133,9 +128,11 @@ def hint(runs: Sequence[RunSummary], words: str) -> str:
     fields = _fields(runs)
     for word in asked(words):
         field, colon, value = word.partition(":")
-        if colon and field not in fields and not any(_holds(run, word, fields) for run in runs):
+        if not colon or any(_holds(run, word, fields) for run in runs):
+            continue
+        if field not in fields:
             return f"No setting is called {field}."
-        if colon and field == "tag" and not any(_holds(run, word, fields) for run in runs):
+        if field == "tag":
             tags = [f'"{tag}"' if " " in tag else tag for tag in labels.unique(tag for run in runs for tag in run.tags)]
             return f"No run has the tag {value}; there are: {', '.join(tags)}." if tags else "No run has a tag yet."
     return ""

@@ -135,15 +135,20 @@ def _arms(folder: Path, _when: tuple[int, int]) -> dict[str, tuple[str, bool]]:
 def apart(found: Sequence[Recorded]) -> list[Recorded]:
     """The same runs, each once and by a name of its own: where folders of one name stand beside each other, the folders above tell them apart."""
     runs = list({one.path.resolve(): one for one in found}.values())
-    ends = [_ends(one.path) for one in runs]
-    names = [next(end for end in own if sum(end in other for other in ends) == 1) for own in ends]
+    names = distinct([one.path.resolve() for one in runs])
     return [replace(one, called="" if name == one.path.name else name) for one, name in zip(runs, names, strict=True)]
 
 
+def distinct(paths: Sequence[Path]) -> list[str]:
+    """The end of each path, as long as it takes to tell it from the others."""
+    ends = [_ends(path) for path in paths]
+    return [next(end for end in own if sum(end in other for other in ends) == 1) for own in ends]
+
+
 def _ends(path: Path) -> list[str]:
-    """`/data/me/run` -> `run`, `me/run`, `data/me/run`, and the whole."""
-    place = path.resolve()
-    return ["/".join(place.parts[-length:]) for length in range(1, len(place.parts))] + [str(place)]
+    """`/data/me/runs` -> `runs`, `me/runs`, `data/me/runs`, and the whole."""
+    parts = path.parts[1:]
+    return ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)] + [str(path)]
 
 
 def find(word: str, root: Path) -> list[Recorded]:
